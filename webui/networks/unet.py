@@ -1,0 +1,502 @@
+"""The UNet: a noisy latent, its timestep and the prompt's context -> what the model predicts.
+
+``UNetModel`` of Rombach et al. 2022 (arXiv:2112.10752) with the parameter names of CompVis/stable-diffusion
+``ldm/modules/diffusionmodules/openaimodel.py`` and ``ldm/modules/attention.py``, which are those of an SD1 file below
+``model.diffusion_model.``.
+
+Adapters never patch the network: they fill :class:`Openings`, which one call reads and then forgets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from webui.errors import CheckpointError
+from webui.networks.attention import attention
+
+Depths = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The sizes of a UNet; the defaults are those of Stable Diffusion 1.5.
+
+    ``channels`` are those of each level, full resolution first.  ``input_depths`` and ``output_depths`` give, for each
+    level in the order it runs (the output side runs deepest first), the transformer depth after each of its ResBlocks,
+    0 for none.  ``middle_depth`` is that of the middle block.  Attention has ``heads`` heads everywhere, or as many of
+    ``head_width`` channels as fit when ``heads`` is None.
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    model_channels: int = 320
+    time_channels: int = 1280
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    input_depths: Depths = ((1, 1), (1, 1), (1, 1), (0, 0))
+    middle_depth: int = 1
+    output_depths: Depths = ((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1))
+    context_channels: int = 768
+    linear_projection: bool = False
+    heads: int | None = 8
+    head_width: int = 64
+    norm_groups: int = 32
+
+    def heads_at(self, channels: int) -> int:
+        """How many heads attention over that many channels has."""
+        return self.heads or max(1, channels // self.head_width)
+
+    @property
+    def factor(self) -> int:
+        """Latent sides that are multiples of this halve evenly down to the deepest level; others work too."""
+        return int(2 ** (len(self.channels) - 1))
+
+    @classmethod
+    def from_shapes(
+        cls, shapes: Mapping[str, tuple[int, ...]], heads: int | None = None, norm_groups: int | None = None
+    ) -> UNetConfig:
+        """The config that fits tensors of these names (``input_blocks.*``, ``middle_block.*``, …) and shapes.
+
+        Heads and norm groups leave no trace in the shapes.  None means SD1's rule: 8 heads where ``proj_in`` is a
+        convolution, 64 channels a head where it is a linear layer; and 32 groups.  Raises CheckpointError when a tensor
+        that tells a size is missing, or for a UNet of another kind.
+        """
+        if "label_emb.0.0.weight" in shapes:
+            raise CheckpointError(
+                "This UNet takes a pooled text vector (SDXL, unCLIP); only the SD1 kind is known here."
+            )
+        try:
+            return _read_shapes(cls, shapes, heads, norm_groups or 32)
+        except (KeyError, IndexError, ValueError) as error:
+            raise CheckpointError(f"The UNet is incomplete: {error} is missing or has another shape.") from error
+
+
+def _read_shapes(
+    cls: type[UNetConfig], shapes: Mapping[str, tuple[int, ...]], heads: int | None, groups: int
+) -> UNetConfig:
+    model_channels, in_channels = shapes["input_blocks.0.0.weight"][:2]
+    channels: list[int] = []
+    input_depths: list[list[int]] = [[]]
+    for block in _blocks(shapes, "input_blocks")[1:]:
+        if f"{block}.0.op.weight" in shapes:
+            input_depths.append([])
+            continue
+        input_depths[-1].append(_depth(shapes, f"{block}.1"))
+        channels[len(input_depths) - 1 :] = [shapes[f"{block}.0.out_layers.3.weight"][0]]
+    output = [_depth(shapes, f"{block}.1") for block in _blocks(shapes, "output_blocks")]
+    counts = [len(level) + 1 for level in reversed(input_depths)]
+    starts = [sum(counts[:level]) for level in range(len(counts))]
+    if any(width % groups for width in channels):
+        raise CheckpointError(f"A UNet with {channels} channels cannot be normalised in {groups} groups.")
+    linear = any(name.endswith(".proj_in.weight") and len(shape) == 2 for name, shape in shapes.items())
+    context = [shape[1] for name, shape in shapes.items() if name.endswith(".attn2.to_k.weight")]
+    return cls(
+        in_channels=in_channels,
+        out_channels=shapes["out.2.weight"][0],
+        model_channels=model_channels,
+        time_channels=shapes["time_embed.0.weight"][0],
+        channels=tuple(channels),
+        input_depths=tuple(map(tuple, input_depths)),
+        middle_depth=_depth(shapes, "middle_block.1"),
+        output_depths=tuple(tuple(output[start : start + count]) for start, count in zip(starts, counts, strict=True)),
+        context_channels=context[0],
+        linear_projection=linear,
+        heads=heads or (None if linear else 8),
+        norm_groups=groups,
+    )
+
+
+def _blocks(shapes: Mapping[str, tuple[int, ...]], side: str) -> list[str]:
+    numbers = {int(name.split(".")[1]) for name in shapes if name.startswith(f"{side}.")}
+    return [f"{side}.{number}" for number in range(len(numbers))]
+
+
+def _depth(shapes: Mapping[str, tuple[int, ...]], block: str) -> int:
+    prefix = f"{block}.transformer_blocks."
+    return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Openings:
+    """What adapters hand to one UNet call, every part optional.  Tensors have the call's batch size or 1 first.
+
+    ``skip_residuals`` are added to the skips in the order of the input blocks (ControlNet, arXiv:2302.05543), and
+    ``middle_residual`` to the middle block's output.  ``extra_context`` (B, T', D) are tokens that cross-attention
+    reads after the prompt's.  ``attention_bias`` (B, T, h, w) is added to the logits of cross-attention to the prompt's
+    tokens at each latent place; h and w may be 1, and are resampled (nearest) to each resolution;
+    ``extra_context_bias`` is the same for the extra tokens.  ``extra_channels`` (B, C', h, w) are concatenated to the
+    latent.  ``weight_deltas`` are added to parameters, by name, for the call only.
+    """
+
+    skip_residuals: tuple[Tensor, ...] = ()
+    middle_residual: Tensor | None = None
+    extra_context: Tensor | None = None
+    attention_bias: Tensor | None = None
+    extra_context_bias: Tensor | None = None
+    extra_channels: Tensor | None = None
+    weight_deltas: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def merged(self, other: Openings) -> Openings:
+        """Both at once: residuals, biases and deltas add up; tokens and channels stand one after the other."""
+        return Openings(
+            skip_residuals=_sum_each(self.skip_residuals, other.skip_residuals),
+            middle_residual=_sum(self.middle_residual, other.middle_residual),
+            extra_context=_joined(self.extra_context, other.extra_context),
+            attention_bias=_sum_bias(self.attention_bias, other.attention_bias),
+            extra_context_bias=_joined_bias(self, other),
+            extra_channels=_joined(self.extra_channels, other.extra_channels),
+            weight_deltas={**self.weight_deltas, **other.weight_deltas, **_sum_common(self, other)},
+        )
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
+
+
+def _sum_each(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    if not first or not second:
+        return first or second
+    return tuple(a + b for a, b in zip(first, second, strict=True))
+
+
+def _sum_common(first: Openings, second: Openings) -> dict[str, Tensor]:
+    a, b = first.weight_deltas, second.weight_deltas
+    return {name: a[name] + b[name] for name in a if name in b}
+
+
+def _sum_bias(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The sum of two biases, resampled to the finer of their sizes."""
+    if first is None or second is None:
+        return second if first is None else first
+    size = (max(first.shape[2], second.shape[2]), max(first.shape[3], second.shape[3]))
+    return _resampled(first, size) + _resampled(second, size)
+
+
+def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Concatenated along dimension 1, a batch of one repeated where the other has more."""
+    if first is None or second is None:
+        return second if first is None else first
+    batch = max(len(first), len(second))
+    return torch.cat([part.expand(batch, *part.shape[1:]) for part in (first, second)], dim=1)
+
+
+def _joined_bias(first: Openings, second: Openings) -> Tensor | None:
+    if first.extra_context_bias is None and second.extra_context_bias is None:
+        return None
+    biases = [_extra_bias(part) for part in (first, second)]
+    present = [bias for bias in biases if bias is not None]
+    size = (max(bias.shape[2] for bias in present), max(bias.shape[3] for bias in present))
+    first_bias, second_bias = (None if bias is None else _resampled(bias, size) for bias in biases)
+    return _joined(first_bias, second_bias)
+
+
+def _extra_bias(openings: Openings) -> Tensor | None:
+    """The bias of the extra tokens, zeros where it is not given; None without extra tokens."""
+    if openings.extra_context is None or openings.extra_context_bias is not None:
+        return openings.extra_context_bias
+    return openings.extra_context.new_zeros(1, openings.extra_context.shape[1], 1, 1)
+
+
+def _resampled(bias: Tensor, size: tuple[int, int]) -> Tensor:
+    return bias if bias.shape[2:] == size else F.interpolate(bias, size, mode="nearest-exact")
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What cross-attention reads: all tokens (B, T, D), and the bias (B, T, h, w) on their logits."""
+
+    context: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, context: Tensor, openings: Openings) -> _Reading:
+        extra = openings.extra_context
+        if extra is None:
+            return cls(context, openings.attention_bias)
+        tokens = torch.cat([context, extra.to(context).expand(len(context), -1, -1)], dim=1)
+        prompt_bias, extra_bias = openings.attention_bias, openings.extra_context_bias
+        if prompt_bias is None and extra_bias is None:
+            return cls(tokens, None)
+        zeros = context.new_zeros(1, context.shape[1], 1, 1)
+        whole = Openings(extra_context=context, extra_context_bias=zeros if prompt_bias is None else prompt_bias)
+        return cls(tokens, _joined_bias(whole, openings))
+
+    def bias_at(self, size: tuple[int, int]) -> Tensor | None:
+        """The bias as attention takes it, (B, 1, h * w, T), or None."""
+        if self.bias is None:
+            return None
+        return _resampled(self.bias, size).flatten(2).transpose(1, 2)[:, None]
+
+
+class UNet(nn.Module):
+    """The noise predictor.  It holds its weights and nothing else; a call leaves it as it was."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        """Build the layers; on the ``meta`` device no memory is touched."""
+        super().__init__()
+        self.config = config
+        self.time_embed = nn.Sequential(
+            nn.Linear(config.model_channels, config.time_channels),
+            nn.SiLU(),
+            nn.Linear(config.time_channels, config.time_channels),
+        )
+        self.input_blocks, skips = _input_blocks(config)
+        deepest = config.channels[-1]
+        middle = [_ResBlock(deepest, deepest, config)]
+        self.middle_block = _Block(
+            *middle, *_transformer(deepest, config.middle_depth, config), _ResBlock(deepest, deepest, config)
+        )
+        self.output_blocks = _output_blocks(config, skips)
+        self.out = nn.Sequential(
+            nn.GroupNorm(config.norm_groups, config.channels[0], eps=1e-5),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, openings: Openings | None = None) -> Tensor:
+        """The prediction (B, C, h, w), in the dtype of ``x``, for a latent ``x`` (B, C, h, w) of any size.
+
+        ``timesteps`` (B,) are those of training, 0 to 999, fractions allowed.  ``context`` (B, T, D) is the encoded
+        prompt, any number of tokens.  Computed in the dtype of the weights.  Raises ValueError when an opening does
+        not fit this network.
+        """
+        openings = openings or Openings()
+        if openings.weight_deltas:
+            return self._with_deltas(x, timesteps, context, openings)
+        weight = self.time_embed[0].weight
+        hidden = x if openings.extra_channels is None else _joined_to(x, openings.extra_channels)
+        hidden = hidden.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        reading = _Reading.of(context.to(weight), openings)
+        embedding = F.silu(self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(weight)))
+        skips = []
+        for block in self.input_blocks:
+            hidden = block(hidden, embedding, reading)
+            skips.append(hidden)
+        skips = _with_residuals(skips, openings.skip_residuals)
+        hidden = self.middle_block(hidden, embedding, reading)
+        if openings.middle_residual is not None:
+            hidden = hidden + openings.middle_residual.to(hidden)
+        for block in self.output_blocks:
+            hidden = torch.cat([hidden, skips.pop()], dim=1)
+            hidden = block(hidden, embedding, reading, skips[-1].shape[2:] if skips else None)
+        predicted: Tensor = self.out(hidden)
+        return predicted.to(x)
+
+    def _with_deltas(self, x: Tensor, timesteps: Tensor, context: Tensor, openings: Openings) -> Tensor:
+        parameters = dict(self.named_parameters())
+        unknown = sorted(set(openings.weight_deltas) - set(parameters))
+        if unknown:
+            raise ValueError(f'The UNet has no parameter "{unknown[0]}" ({len(unknown)} such weight deltas).')
+        changed = {
+            name: parameters[name] + delta.to(parameters[name]) for name, delta in openings.weight_deltas.items()
+        }
+        rest = Openings(**{**vars(openings), "weight_deltas": {}})
+        predicted: Tensor = torch.func.functional_call(self, changed, (x, timesteps, context, rest))
+        return predicted
+
+
+def timestep_embedding(timesteps: Tensor, channels: int) -> Tensor:
+    """Sinusoids (B, channels) in fp32 of timesteps (B,), cosines first (Ho et al. 2020, arXiv:2006.11239)."""
+    half = channels // 2
+    frequencies = torch.exp(
+        torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000) / half)
+    )
+    angles = timesteps.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def _joined_to(x: Tensor, extra: Tensor) -> Tensor:
+    return torch.cat([x, extra.to(x).expand(len(x), -1, -1, -1)], dim=1)
+
+
+def _with_residuals(skips: list[Tensor], residuals: tuple[Tensor, ...]) -> list[Tensor]:
+    if not residuals:
+        return skips
+    if len(residuals) != len(skips):
+        raise ValueError(f"This UNet has {len(skips)} skips, but {len(residuals)} skip residuals were given.")
+    return [skip + residual.to(skip) for skip, residual in zip(skips, residuals, strict=True)]
+
+
+class _Block(nn.ModuleList):
+    """A numbered block of the checkpoint: each part is handed what it reads."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(parts)
+
+    def forward(self, x: Tensor, embedding: Tensor, reading: _Reading, size: tuple[int, int] | None = None) -> Tensor:
+        for part in self:
+            if isinstance(part, _ResBlock):
+                x = part(x, embedding)
+            elif isinstance(part, _SpatialTransformer):
+                x = part(x, reading)
+            elif isinstance(part, _Upsample):
+                x = part(x, size)
+            else:
+                x = part(x)
+        return x
+
+
+def _input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
+    """The input blocks, and the channels of the skip that each one leaves."""
+    before = config.model_channels
+    blocks = [_Block(nn.Conv2d(config.in_channels, before, 3, padding=1))]
+    skips = [before]
+    for level, (width, depths) in enumerate(zip(config.channels, config.input_depths, strict=True)):
+        if level:
+            blocks.append(_Block(_Downsample(before)))
+            skips.append(before)
+        for depth in depths:
+            blocks.append(_Block(_ResBlock(before, width, config), *_transformer(width, depth, config)))
+            before = width
+            skips.append(width)
+    return nn.ModuleList(blocks), skips
+
+
+def _output_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
+    before = config.channels[-1]
+    remaining = list(skips)
+    blocks = []
+    for width, depths in zip(reversed(config.channels), config.output_depths, strict=True):
+        for i, depth in enumerate(depths):
+            parts = [_ResBlock(before + remaining.pop(), width, config), *_transformer(width, depth, config)]
+            before = width
+            if remaining and i == len(depths) - 1:
+                parts.append(_Upsample(width))
+            blocks.append(_Block(*parts))
+    return nn.ModuleList(blocks)
+
+
+def _transformer(width: int, depth: int, config: UNetConfig) -> list[nn.Module]:
+    return [_SpatialTransformer(width, depth, config)] if depth else []
+
+
+class _ResBlock(nn.Module):
+    def __init__(self, before: int, width: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(config.norm_groups, before, eps=1e-5),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(before, width, 3, padding=1),
+        )
+        # The checkpoint counts a SiLU before the linear layer; here it is applied once for all blocks, in UNet.forward.
+        self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(config.time_channels, width))
+        self.out_layers = nn.Sequential(
+            nn.GroupNorm(config.norm_groups, width, eps=1e-5),
+            nn.SiLU(inplace=True),
+            nn.Identity(),  # dropout in training
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        self.skip_connection = nn.Conv2d(before, width, 1) if before != width else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        inner = self.in_layers(x).add_(self.emb_layers(embedding)[:, :, None, None])
+        total: Tensor = self.out_layers(inner).add_(self.skip_connection(x))
+        return total
+
+
+class _Downsample(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        halved: Tensor = self.op(x)
+        return halved
+
+
+class _Upsample(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        grown: Tensor = self.conv(F.interpolate(x, size, mode="nearest"))
+        return grown
+
+
+class _SpatialTransformer(nn.Module):
+    """Attention among the places of the latent and to the context.  Places are tokens, (B, h * w, C)."""
+
+    def __init__(self, width: int, depth: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(config.norm_groups, width, eps=1e-6)
+        self.proj_in = nn.Linear(width, width) if config.linear_projection else nn.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList(_TransformerBlock(width, config) for _ in range(depth))
+        self.proj_out = nn.Linear(width, width) if config.linear_projection else nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor, reading: _Reading) -> Tensor:
+        size = (x.shape[2], x.shape[3])
+        tokens = _project(self.norm(x).permute(0, 2, 3, 1).flatten(1, 2), self.proj_in)
+        bias = reading.bias_at(size)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, reading.context, bias)
+        return _project(tokens, self.proj_out).unflatten(1, size).permute(0, 3, 1, 2) + x
+
+
+def _project(tokens: Tensor, layer: nn.Module) -> Tensor:
+    """A linear layer, or a 1x1 convolution as the linear layer that it is, on tokens."""
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    return F.linear(tokens, weight.flatten(1), bias)
+
+
+class _TransformerBlock(nn.Module):
+    def __init__(self, width: int, config: UNetConfig) -> None:
+        super().__init__()
+        heads = config.heads_at(width)
+        self.attn1 = _Attention(width, width, heads)
+        self.ff = _FeedForward(width)
+        self.attn2 = _Attention(width, config.context_channels, heads)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.norm3 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, normed)
+        x = x + self.attn2(self.norm2(x), context, bias)
+        return x + self.ff(self.norm3(x))
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, source_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(source_width, width, bias=False)
+        self.to_v = nn.Linear(source_width, width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
+        gathered: Tensor = self.to_out(attention(self.to_q(x), self.to_k(source), self.to_v(source), self.heads, bias))
+        return gathered
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([_GatedGelu(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+class _GatedGelu(nn.Module):
+    """GEGLU, Shazeer 2020 (arXiv:2002.05202)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        gated: Tensor = value * F.gelu(gate)
+        return gated
