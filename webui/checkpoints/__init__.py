@@ -1,0 +1,1 @@
+"""file -> {name: tensor}, and the index of the models folder."""

@@ -1,0 +1,62 @@
+"""Full SHA-256 of model files, computed once and remembered by path, size and modification time.
+
+The table is a small SQLite database, so that two processes can share it.  A hash that cannot be stored is still right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class HashCache:
+    """Remembered hashes in the database at ``path``; its folder must exist."""
+
+    path: Path
+
+    def known(self) -> dict[str, tuple[int, int, str]]:
+        """Every remembered (size, mtime_ns, sha256) by absolute path."""
+        try:
+            with closing(self._connect()) as database:
+                rows = database.execute("SELECT path, size, mtime_ns, sha256 FROM hashes").fetchall()
+        except sqlite3.Error:
+            return {}
+        return {path: (size, mtime_ns, sha256) for path, size, mtime_ns, sha256 in rows}
+
+    def sha256(self, path: Path) -> str:
+        """The SHA-256 of ``path``, from the table when size and modification time are unchanged."""
+        path = path.resolve()
+        stat = path.stat()
+        remembered = self.known().get(str(path))
+        if remembered and remembered[:2] == (stat.st_size, stat.st_mtime_ns):
+            return remembered[2]
+        digest = file_sha256(path)
+        self._remember(path, stat.st_size, stat.st_mtime_ns, digest)
+        return digest
+
+    def _remember(self, path: Path, size: int, mtime_ns: int, digest: str) -> None:
+        try:
+            with closing(self._connect()) as database, database:
+                database.execute(
+                    "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)", (str(path), size, mtime_ns, digest)
+                )
+        except sqlite3.Error:
+            return  # read-only or full disk: the hash is computed again next time
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, timeout=10)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
+        )
+        return database

@@ -1,0 +1,148 @@
+"""The index of the models folder: which files are there, under which names people call them.
+
+The folder may be an AUTOMATIC1111 ``models`` folder; its sub-folders keep their meaning.  Listing reads names only,
+never file contents, so that ten thousand files cost milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from webui.checkpoints.hashes import HashCache
+from webui.errors import NotFoundError, unknown_name
+
+FOLDERS = {
+    "checkpoint": ("Stable-diffusion",),
+    "vae": ("VAE",),
+    "lora": ("Lora", "LyCORIS"),
+    "controlnet": ("ControlNet",),
+    "upscaler": ("ESRGAN", "RealESRGAN", "SwinIR", "DAT"),
+    "embedding": ("embeddings", "../embeddings"),
+}
+"""Kind of model by sub-folder of the models folder (AUTOMATIC1111 keeps ``embeddings`` beside it)."""
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+STARTER = "starter"
+"""File stem of the embedded model: the default only when no other checkpoint is there."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model file.  ``name`` is its path below the kind's folder, without suffix; ``sha256`` None until computed."""
+
+    kind: str
+    name: str
+    path: Path
+    size: int
+    mtime_ns: int
+    sha256: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The name with the short hash that AUTOMATIC1111 shows: ``name.safetensors [0123456789]``."""
+        file_name = self.name + self.path.suffix
+        return f"{file_name} [{self.sha256[:10]}]" if self.sha256 else file_name
+
+
+@dataclass
+class Library:
+    """The models folder.  ``scan`` is cheap; ``sha256`` may read a whole file and remembers the answer."""
+
+    root: Path
+    hashes: HashCache
+    _entries: dict[str, tuple[ModelEntry, ...]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def refresh(self) -> None:
+        """Look at the folder again."""
+        known = self.hashes.known()
+        found = {kind: tuple(self._scan(kind, known)) for kind in FOLDERS}
+        with self._lock:
+            self._entries = found
+
+    def entries(self, kind: str = "checkpoint") -> tuple[ModelEntry, ...]:
+        """The files of a kind in name order, as of the last refresh."""
+        with self._lock:
+            scanned = bool(self._entries)
+        if not scanned:
+            self.refresh()
+        with self._lock:
+            return self._entries[kind]
+
+    def default_checkpoint(self) -> ModelEntry:
+        """The first checkpoint that a person put there, else the embedded one.  Raises NotFoundError when empty."""
+        entries = self.entries()
+        usable = [entry for entry in entries if entry.path.suffix == ".safetensors"] or list(entries)
+        if not usable:
+            folder = self.root / FOLDERS["checkpoint"][0]
+            raise NotFoundError(f"There is no model; put a .safetensors checkpoint into {folder} and press Refresh.")
+        return next((entry for entry in usable if entry.name != STARTER), usable[0])
+
+    def find(self, wanted: str | None, kind: str = "checkpoint") -> ModelEntry:
+        """The file that a person or a picture's text names: by name, file name, title, hash, or the end of a path.
+
+        None means the default checkpoint.  Raises RequestError with the nearest name when nothing fits.
+        """
+        if wanted is None:
+            return self.default_checkpoint()
+        entries = self.entries(kind)
+        bare, _, bracket = wanted.strip().partition(" [")
+        keys = {wanted.strip().casefold(), bare.casefold()}
+        short = bracket.rstrip("]").casefold() or bare.casefold()
+        for entry in entries:
+            if {entry.name.casefold(), (entry.name + entry.path.suffix).casefold()} & keys:
+                return entry
+        for entry in entries:
+            if entry.sha256 and len(short) >= 8 and entry.sha256.startswith(short):
+                return entry
+        for entry in entries:
+            if Path(entry.name).name.casefold() in keys:
+                return entry
+        raise unknown_name("checkpoint" if kind == "checkpoint" else kind, wanted, (entry.name for entry in entries))
+
+    def by_sha256(self, sha256: str, kind: str = "checkpoint") -> ModelEntry | None:
+        """The file with exactly these bytes; hashes files of a kind that were not hashed yet until it is found."""
+        entries = self.entries(kind)
+        for entry in entries:
+            if entry.sha256 == sha256:
+                return entry
+        return next((entry for entry in entries if not entry.sha256 and self.sha256(entry) == sha256), None)
+
+    def sha256(self, entry: ModelEntry) -> str:
+        """The full SHA-256 of an entry's file."""
+        try:
+            return self.hashes.sha256(entry.path)
+        except OSError as error:
+            raise NotFoundError(f"The model file {entry.name} cannot be read: {error.strerror}.") from error
+
+    def _scan(self, kind: str, known: dict[str, tuple[int, int, str]]) -> list[ModelEntry]:
+        entries = []
+        for folder in FOLDERS[kind]:
+            base = self.root / folder
+            for found in _walk(base):
+                stat = found.stat()
+                path = Path(found.path)
+                remembered = known.get(str(path.resolve())) if known else None
+                digest = remembered[2] if remembered and remembered[:2] == (stat.st_size, stat.st_mtime_ns) else None
+                name = path.relative_to(base).with_suffix("").as_posix()
+                entries.append(ModelEntry(kind, name, path, stat.st_size, stat.st_mtime_ns, digest))
+        return sorted(entries, key=lambda entry: entry.name.casefold())
+
+
+def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Model files below ``folder``, hidden folders left out; a missing folder is empty."""
+    try:
+        with os.scandir(folder) as listing:
+            found = list(listing)
+    except OSError:
+        return
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path))
+        elif entry.name.lower().endswith(SUFFIXES) and ".vae." not in entry.name and entry.is_file():
+            yield entry

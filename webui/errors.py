@@ -1,0 +1,87 @@
+"""Every error a person can meet, each one clear sentence: what was found, what was expected, what to do.
+
+Raised anywhere below the user interface; the page, the API and the command line show ``str(error)`` and nothing else.
+An exception that is *not* a :class:`WebUIError` is a defect of ours: it is logged with its traceback, and the person
+is told so in one sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class WebUIError(Exception):
+    """Base of all errors that are meant for a person.  ``status`` is the HTTP status that the API answers."""
+
+    status: ClassVar[int] = 400
+
+
+class RequestError(WebUIError):
+    """A request that cannot mean anything: a number out of range, an unknown name, fields that contradict."""
+
+    status = 422
+
+
+class NotFoundError(WebUIError):
+    """A job, picture, model or file that was named and is not there."""
+
+    status = 404
+
+
+class CheckpointError(WebUIError):
+    """A model file that cannot be used: damaged, incomplete, of an unknown family."""
+
+    status = 422
+
+
+class UnsafeFileError(CheckpointError):
+    """A file that could run code when read (a pickle), refused before a byte of it is interpreted."""
+
+
+class PictureError(WebUIError):
+    """A picture that cannot be read, or is larger than the limits."""
+
+    status = 422
+
+
+class MetadataError(WebUIError):
+    """A picture whose text does not tell how it was made, or tells it in a damaged form."""
+
+    status = 422
+
+
+class OutputError(WebUIError):
+    """A finished picture could not be written (disk full, folder not writable)."""
+
+    status = 507
+
+
+class ExtensionError(WebUIError):
+    """An extension failed; the sentence names the extension, the hook and the file."""
+
+    status = 500
+
+
+class WorkerError(WebUIError):
+    """The worker process ended or could not be started while a job was under way."""
+
+    status = 503
+
+
+class JobCancelled(Exception):
+    """Raised between two sampling steps when the job was interrupted.  Not an error: finished pictures are kept."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> RequestError:
+    """The error for a name that is in no registry, with the nearest known name as a suggestion.
+
+    >>> str(unknown_name("sampler", "Eulr", ["Euler", "Heun"]))
+    'There is no sampler named "Eulr"; did you mean "Euler"? Known: Euler, Heun.'
+    """
+    names = sorted(known)
+    lowered = {candidate.casefold(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.casefold(), lowered, n=1, cutoff=0.5)
+    guess = f'; did you mean "{lowered[near[0]]}"?' if near else "."
+    return RequestError(f'There is no {kind} named "{name}"{guess} Known: {", ".join(names) or "none"}.')

@@ -1,0 +1,1 @@
+"""Pictures as numbers: resizing, masks and fills, with numpy and Pillow only."""

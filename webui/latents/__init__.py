@@ -1,0 +1,1 @@
+"""latent <-> picture, and the quick preview of a latent."""

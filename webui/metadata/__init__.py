@@ -1,0 +1,1 @@
+"""request <-> text inside an image file; the recipe, and the verdict on a reproduction."""

@@ -1,0 +1,1 @@
+"""The flow as functions: request and model in, pictures out."""

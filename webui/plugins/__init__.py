@@ -1,0 +1,1 @@
+"""Finds built-in parts and extensions and builds the plugin manager."""

@@ -1,0 +1,67 @@
+"""noise -> clean latent.  A drop-in folder: each file is one integrator that registers a :class:`Sampler`.
+
+A sampler is a generator over a denoiser: progress, previews and cancelling belong to whoever consumes the steps.
+These modules only do arithmetic on the tensors they are handed, so importing them does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from webui.diffusion.schedules import NoiseTable
+
+
+class Denoise(Protocol):
+    """The model as a function: the clean latent it sees in ``x`` (B, C, h, w) whose noise has deviation ``sigma``."""
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
+
+
+class NoiseSource(Protocol):
+    """Fresh unit noise shaped like the latent, drawn from each image's own generator in order."""
+
+    def __call__(self, sigma: float, lower: float) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a sampler yields after each step: the new latent, the clean latent it saw, and the noise level it left."""
+
+    x: Tensor
+    denoised: Tensor
+    sigma: float
+
+
+class Integrate(Protocol):
+    """A sampler's formula.  ``x`` (B, C, h, w) has noise level ``sigmas[0]``; ``sigmas`` decrease and may end in 0.
+
+    ``eta`` scales the noise that a stochastic sampler adds anew (0: none, 1: all); others ignore it.
+    """
+
+    def __call__(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: NoiseSource, *, eta: float
+    ) -> Iterator[Step]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """A sampler as it is registered.
+
+    ``default_schedule`` answers "Automatic" (None: the plain uniform one).  ``default_eta`` None means that the sampler
+    adds no noise of its own.  ``grid`` is set for samplers that walk the training timesteps (DDIM, PLMS, DDPM) and
+    take no schedule: it gives the decreasing sigmas for a number of steps; the latent then starts as pure noise of the
+    variance-preserving process, noise * sqrt(1 + sigma**2).  ``calls_per_step`` counts model calls (Heun: 2).
+    """
+
+    name: str
+    integrate: Integrate
+    aliases: tuple[str, ...] = ()
+    default_schedule: str | None = None
+    default_eta: float | None = None
+    grid: Callable[[NoiseTable, int], list[float]] | None = None
+    calls_per_step: int = 1

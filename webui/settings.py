@@ -1,0 +1,44 @@
+"""Settings, read once at start from the command line, frozen, handed down.  Nothing here changes a pixel's meaning
+except through ``device``, ``precision`` and ``threads``, which every picture's recipe records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Folders, address and device.  ``threads`` None lets torch use every core."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    models_dir: Path = PROJECT_ROOT / "models"
+    outputs_dir: Path = PROJECT_ROOT / "outputs"
+    extensions_dir: Path = PROJECT_ROOT / "extensions"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    password: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    load_extensions: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for the worker process."""
+        data = asdict(self)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in data.items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        folders = {name: Path(data[name]) for name in ("models_dir", "outputs_dir", "extensions_dir")}
+        return cls(**{**data, **folders, "allowed_hosts": tuple(data["allowed_hosts"])})
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the job store, the hash cache and input pictures live: beside the pictures."""
+        return self.outputs_dir / ".webui"
