@@ -1,0 +1,1 @@
+"""The noise process: noise table, schedules, prediction types, guidance, noise sources."""
