@@ -22,10 +22,10 @@ def attention_kind(compute: Compute) -> str:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """What each query gathers, (B, N, heads * d): ``query`` is (B, N, heads * d), ``key`` and ``value`` (B, T, heads * d).
+    """What each query gathers, (B, N, heads * d).
 
-    ``bias`` is added to the logits and broadcasts to (B, heads, N, T).  Deterministic: the order of summation depends
-    on the shapes alone.
+    ``query`` is (B, N, heads * d), ``key`` and ``value`` are (B, T, heads * d).  ``bias`` is added to the logits and
+    broadcasts to (B, heads, N, T).  Deterministic: the order of summation depends on the shapes alone.
     """
     q, k, v = (_split(tokens, heads) for tokens in (query, key, value))
     if query.device.type == "cpu":

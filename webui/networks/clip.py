@@ -136,7 +136,8 @@ class _Layer(nn.Module):
 
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
         hidden = hidden + self.self_attn(self.layer_norm1(hidden), bias)
-        return hidden + self.mlp(self.layer_norm2(hidden))
+        total: Tensor = hidden + self.mlp(self.layer_norm2(hidden))
+        return total
 
 
 class _SelfAttention(nn.Module):

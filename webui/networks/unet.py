@@ -270,7 +270,7 @@ class UNet(nn.Module):
         openings = openings or Openings()
         if openings.weight_deltas:
             return self._with_deltas(x, timesteps, context, openings)
-        weight = self.time_embed[0].weight
+        weight = next(self.parameters())
         hidden = x if openings.extra_channels is None else _joined_to(x, openings.extra_channels)
         hidden = hidden.to(weight.device, weight.dtype, memory_format=torch.channels_last)
         reading = _Reading.of(context.to(weight), openings)
@@ -305,9 +305,8 @@ class UNet(nn.Module):
 def timestep_embedding(timesteps: Tensor, channels: int) -> Tensor:
     """Sinusoids (B, channels) in fp32 of timesteps (B,), cosines first (Ho et al. 2020, arXiv:2006.11239)."""
     half = channels // 2
-    frequencies = torch.exp(
-        torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000) / half)
-    )
+    ramp = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    frequencies = torch.exp(-math.log(10000) * ramp / half)
     angles = timesteps.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -427,9 +426,9 @@ class _SpatialTransformer(nn.Module):
     def __init__(self, width: int, depth: int, config: UNetConfig) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(config.norm_groups, width, eps=1e-6)
-        self.proj_in = nn.Linear(width, width) if config.linear_projection else nn.Conv2d(width, width, 1)
+        self.proj_in = _projection(width, config)
         self.transformer_blocks = nn.ModuleList(_TransformerBlock(width, config) for _ in range(depth))
-        self.proj_out = nn.Linear(width, width) if config.linear_projection else nn.Conv2d(width, width, 1)
+        self.proj_out = _projection(width, config)
 
     def forward(self, x: Tensor, reading: _Reading) -> Tensor:
         size = (x.shape[2], x.shape[3])
@@ -437,13 +436,16 @@ class _SpatialTransformer(nn.Module):
         bias = reading.bias_at(size)
         for block in self.transformer_blocks:
             tokens = block(tokens, reading.context, bias)
-        return _project(tokens, self.proj_out).unflatten(1, size).permute(0, 3, 1, 2) + x
+        return _project(tokens, self.proj_out).transpose(1, 2).view(x.shape) + x  # channels_last, like x
 
 
-def _project(tokens: Tensor, layer: nn.Module) -> Tensor:
+def _projection(width: int, config: UNetConfig) -> nn.Linear | nn.Conv2d:
+    return nn.Linear(width, width) if config.linear_projection else nn.Conv2d(width, width, 1)
+
+
+def _project(tokens: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
     """A linear layer, or a 1x1 convolution as the linear layer that it is, on tokens."""
-    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-    return F.linear(tokens, weight.flatten(1), bias)
+    return F.linear(tokens, layer.weight.flatten(1), layer.bias)
 
 
 class _TransformerBlock(nn.Module):
@@ -461,7 +463,8 @@ class _TransformerBlock(nn.Module):
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         x = x + self.attn2(self.norm2(x), context, bias)
-        return x + self.ff(self.norm3(x))
+        total: Tensor = x + self.ff(self.norm3(x))
+        return total
 
 
 class _Attention(nn.Module):

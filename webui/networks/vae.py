@@ -212,7 +212,7 @@ class _AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
         q, k, v = (project(normed).permute(0, 2, 3, 1).flatten(1, 2) for project in (self.q, self.k, self.v))
-        gathered = attention(q, k, v, heads=1).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        gathered = attention(q, k, v, heads=1).transpose(1, 2).view(x.shape)  # channels_last, like x
         projected: Tensor = self.proj_out(gathered)
         return x + projected
 
