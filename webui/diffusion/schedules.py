@@ -44,8 +44,8 @@ class NoiseTable:
     @classmethod
     def scaled_linear(cls, n: int = 1000, start: float = 0.00085, end: float = 0.012) -> Self:
         """The table of Stable Diffusion: betas whose square roots are evenly spaced from ``start`` to ``end``."""
-        betas = np.linspace(math.sqrt(start), math.sqrt(end), n, dtype=np.float64) ** 2
-        return cls(np.cumprod(1.0 - betas))
+        betas = np.square(np.linspace(math.sqrt(start), math.sqrt(end), n))
+        return cls(np.cumprod(1.0 - betas, dtype=np.float64))
 
     def zero_terminal_snr(self) -> Self:
         """This table rescaled to end in pure noise (Lin et al. 2023, arXiv:2305.08891, algorithm 1)."""

@@ -7,7 +7,9 @@ AUTOMATIC1111 ``modules/sd_samplers_common.py`` (setup_img2img_steps) and its tw
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from webui.diffusion.schedules import NoiseTable, Schedule
@@ -20,7 +22,7 @@ LARGEST_STRENGTH = 0.999
 
 @dataclass(frozen=True)
 class Start:
-    """The ``sigmas`` a sampler walks (at least two), and the factors of the clean latent and of unit noise before it."""
+    """The ``sigmas`` a sampler walks (at least two), and the factors of clean latent and unit noise before it."""
 
     sigmas: list[float]
     picture: float
@@ -30,9 +32,9 @@ class Start:
 def start_from_noise(sampler: Sampler, schedule: Schedule, table: NoiseTable, steps: int) -> Start:
     """txt2img: the whole walk.  Samplers with a grid of their own start from variance-preserving noise."""
     if sampler.grid is None:
-        sigmas = schedule.sigmas(table, steps)
+        sigmas = _distinct(schedule.sigmas(table, steps))
         return Start(sigmas, picture=0.0, noise=sigmas[0])
-    sigmas = sampler.grid(table, steps)
+    sigmas = _distinct(sampler.grid(table, steps))
     return Start(sigmas, picture=0.0, noise=math.sqrt(1.0 + sigmas[0] ** 2))
 
 
@@ -49,9 +51,15 @@ def start_from_picture(
     if exact_steps:
         kept, steps = steps - 1, int(steps / strength) if strength > 0 else steps
     if sampler.grid is None:
-        sigmas = schedule.sigmas(table, steps)[steps - kept - 1 :]
+        sigmas = schedule.sigmas(table, steps)
+        sigmas = _distinct(sigmas[min(steps - kept - 1, len(sigmas) - 2) :])
         return Start(sigmas, picture=1.0, noise=sigmas[0])
-    return _start_on_grid(sampler.grid(table, steps), kept)
+    return _start_on_grid(_distinct(sampler.grid(table, steps)), kept)
+
+
+def _distinct(sigmas: Iterable[float]) -> list[float]:
+    """Without repeated levels (more steps than timesteps): multistep formulas divide by the distance."""
+    return [sigma for sigma, _ in groupby(sigmas)]
 
 
 def _start_on_grid(grid: list[float], kept: int) -> Start:

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, combine
+from webui.diffusion.prediction import Prediction
+from webui.diffusion.schedules import NoiseTable
+
+TABLE = NoiseTable.scaled_linear()
+
+
+class Network:
+    """A toy network that remembers what it was asked; each row answers by its own input and context alone."""
+
+    def __init__(self) -> None:
+        self.calls: list[NetworkCall] = []
+
+    def __call__(self, call: NetworkCall) -> Tensor:
+        self.calls.append(call)
+        return torch.tanh(call.x + call.context.mean(dim=(1, 2))[:, None, None, None])
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network()
+
+
+@pytest.fixture
+def guided(network: Network) -> Callable[..., GuidedDenoiser]:
+    def build(cond: Tensor, uncond: Tensor, cfg_scale: float, **options: Any) -> GuidedDenoiser:
+        settings = {"prediction": Prediction.EPSILON, "table": TABLE} | options
+        return GuidedDenoiser(predict=network, cond=cond, uncond=uncond, cfg_scale=cfg_scale, **settings)
+
+    return build
+
+
+def context(*rows: float, tokens: int = 77) -> Tensor:
+    return torch.stack([torch.full((tokens, 3), row) for row in rows])
+
+
+X = torch.randn((2, 4, 3, 5), generator=torch.Generator().manual_seed(1))
+SIGMA = TABLE.sigma(321)
+
+
+def test_combine_is_a_line_through_both_answers() -> None:
+    cond, uncond = torch.tensor([3.0]), torch.tensor([1.0])
+    assert [combine(cond, uncond, scale).item() for scale in (0, 1, 2, 7.5)] == [1, 3, 5, 16]
+
+
+def test_one_batch_conds_first(network: Network, guided) -> None:
+    guided(context(1, 2), context(-1, -2), 7.0)(X, SIGMA)
+    (call,) = network.calls
+    assert call.context[:, 0, 0].tolist() == [1, 2, -1, -2]
+    assert call.image == (0, 1, 0, 1)
+    assert call.conditional == (True, True, False, False)
+    assert torch.equal(call.x[:2], call.x[2:])
+    assert (call.timestep, call.sigma) == (321, SIGMA)
+    torch.testing.assert_close(call.x[:2], X / (1 + SIGMA**2) ** 0.5)
+
+
+def test_one_context_serves_every_picture(network: Network, guided) -> None:
+    answer = guided(context(1), context(-1), 7.0)(X, SIGMA)
+    assert network.calls[0].context[:, 0, 0].tolist() == [1, 1, -1, -1]
+    torch.testing.assert_close(answer, guided(context(1, 1), context(-1, -1), 7.0)(X, SIGMA))
+
+
+def test_contexts_of_other_length_go_in_two_calls(network: Network, guided) -> None:
+    answer = guided(context(1, 2, tokens=154), context(-1), 7.0)(X, SIGMA)
+    assert [call.context.shape for call in network.calls] == [(2, 154, 3), (2, 77, 3)]
+    assert [call.conditional for call in network.calls] == [(True, True), (False, False)]
+    torch.testing.assert_close(answer, guided(context(1, 2), context(-1), 7.0)(X, SIGMA))
+
+
+def test_scale_one_asks_with_the_prompt_alone(network: Network, guided) -> None:
+    answer = guided(context(1, 2), context(-1), 1.0)(X, SIGMA)
+    (call,) = network.calls
+    assert call.conditional == (True, True)
+    torch.testing.assert_close(answer, guided(context(1, 2), context(5), 1.0)(X, SIGMA), rtol=0, atol=0)
+
+
+def test_scale_zero_is_the_negative_prompt_alone(guided) -> None:
+    answer = guided(context(3), context(-1), 0.0)(X, SIGMA)
+    torch.testing.assert_close(answer, guided(context(-1), context(9), 1.0)(X, SIGMA))
+
+
+@pytest.mark.parametrize("prediction", list(Prediction))
+def test_guidance_is_the_same_on_outputs_and_on_clean_latents(network: Network, guided, prediction: Prediction) -> None:
+    answer = guided(context(1), context(-1), 7.0, prediction=prediction)(X, SIGMA)
+    cond, uncond = network(network.calls[0]).chunk(2)
+    a = 1 / (1 + SIGMA**2)
+    output = uncond + 7.0 * (cond - uncond)
+    x = X * a**0.5
+    clean = (
+        (x - (1 - a) ** 0.5 * output) / a**0.5
+        if prediction is Prediction.EPSILON
+        else a**0.5 * x - (1 - a) ** 0.5 * output
+    )
+    torch.testing.assert_close(answer, clean, rtol=1e-4, atol=1e-4)
+
+
+def test_the_network_computes_in_its_dtype_and_the_rest_in_float32(network: Network, guided) -> None:
+    answer = guided(context(1), context(-1), 7.0, dtype=torch.bfloat16)(X, SIGMA)
+    (call,) = network.calls
+    assert (call.x.dtype, call.context.dtype, answer.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    # At a low noise level nearly all of the answer is x itself, which bf16 must not have touched.
+    quiet = guided(context(1), context(-1), 1.0, dtype=torch.bfloat16)(X, 1e-4)
+    torch.testing.assert_close(quiet, X, rtol=0, atol=2e-4)
+
+
+def test_another_way_to_mix_can_be_handed_in(guided) -> None:
+    answer = guided(context(1), context(-1), 7.0, mix=lambda cond, uncond, scale: cond)(X, SIGMA)
+    torch.testing.assert_close(answer, guided(context(1), context(-1), 1.0)(X, SIGMA))
