@@ -22,7 +22,8 @@ def test_published_values_of_stable_diffusion() -> None:
 
 
 def test_alphas_equal_diffusers() -> None:
-    diffusers = pytest.importorskip("diffusers")
+    import diffusers  # takes seconds: only where it is needed
+
     theirs = diffusers.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=False
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import diffusers
 import pytest
 import torch
 from torch import Tensor
@@ -13,8 +14,6 @@ from webui.diffusion.guidance import GuidedDenoiser, NetworkCall
 from webui.diffusion.noise import ImageNoise
 from webui.diffusion.prediction import Prediction
 from webui.diffusion.schedules import NoiseTable, karras, timestep_grid
-
-diffusers = pytest.importorskip("diffusers")
 
 TABLE = NoiseTable.scaled_linear()
 SHAPE = (4, 5, 7)
@@ -65,20 +64,18 @@ def prediction(request: pytest.FixtureRequest) -> Prediction:
     return request.param
 
 
-@pytest.mark.parametrize("karras_sigmas", [False, True], ids=["leading", "karras"])
 @pytest.mark.parametrize(
-    ("name", "scheduler", "options"),
+    ("name", "scheduler", "settings", "options"),
     [
-        ("Euler", "EulerDiscreteScheduler", {}),
-        ("Euler a", "EulerAncestralDiscreteScheduler", {"generator": SEED}),
-        ("Heun", "HeunDiscreteScheduler", {}),
+        ("Euler", "EulerDiscreteScheduler", {}, {}),
+        ("Euler", "EulerDiscreteScheduler", {"use_karras_sigmas": True}, {}),
+        ("Euler a", "EulerAncestralDiscreteScheduler", {}, {"generator": SEED}),
+        ("Heun", "HeunDiscreteScheduler", {}, {}),
+        ("Heun", "HeunDiscreteScheduler", {"use_karras_sigmas": True}, {}),
     ],
 )
-def test_sigma_samplers(named, prediction, name: str, scheduler: str, options: dict, karras_sigmas: bool) -> None:
-    if name == "Euler a" and karras_sigmas:
-        pytest.skip("diffusers' ancestral scheduler has no Karras sigmas")
-    extra = {"use_karras_sigmas": True} if karras_sigmas else {}
-    theirs = getattr(diffusers, scheduler)(**SD1, **LEADING, **extra)
+def test_sigma_samplers(named, prediction, name: str, scheduler: str, settings: dict, options: dict) -> None:
+    theirs = getattr(diffusers, scheduler)(**SD1, **LEADING, **settings)
     expected = diffused(theirs, prediction, **options)
     sigmas = list(dict.fromkeys(theirs.sigmas.tolist()))  # Heun's list names every inner level twice
     assert_close(sampled(named(name), sigmas, float(theirs.init_noise_sigma), prediction, eta=1.0), expected)

@@ -15,22 +15,21 @@ def toy(x: Tensor, sigma: float | Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "function"),
+    ("name", "function", "eta"),
     [
-        ("Euler", "sample_euler"),
-        ("Euler a", "sample_euler_ancestral"),
-        ("Heun", "sample_heun"),
-        ("DPM++ 2M", "sample_dpmpp_2m"),
+        ("Euler", "sample_euler", 0.0),
+        ("Euler a", "sample_euler_ancestral", 0.0),
+        ("Euler a", "sample_euler_ancestral", 0.6),
+        ("Euler a", "sample_euler_ancestral", 1.0),
+        ("Heun", "sample_heun", 0.0),
+        ("DPM++ 2M", "sample_dpmpp_2m", 0.0),
     ],
 )
 @pytest.mark.parametrize("schedule", [karras, uniform, exponential], ids=lambda function: function.__name__)
-@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 def test_equals_k_diffusion(
-    named, walk, k_diffusion, generator, name: str, function: str, schedule, eta: float
+    named, walk, k_diffusion, generator, name: str, function: str, eta: float, schedule
 ) -> None:
     sampler = named(name)
-    if sampler.default_eta is None and eta:
-        pytest.skip("takes no eta")
     sigmas = schedule(NoiseTable.scaled_linear(), 12)
     shape = (2, 4, 3, 5)
     start = sigmas[0] * torch.randn(shape, generator=generator, dtype=torch.float64)
