@@ -63,6 +63,11 @@ def test_one_batch_conds_first(network: Network, guided) -> None:
     torch.testing.assert_close(call.x[:2], X / (1 + SIGMA**2) ** 0.5)
 
 
+def test_timesteps_between_the_trained_ones_are_not_rounded(network: Network, guided) -> None:
+    guided(context(1), context(-1), 1.0)(X, TABLE.sigma(321.4))
+    assert network.calls[0].timestep == pytest.approx(321.4, abs=1e-9)
+
+
 def test_one_context_serves_every_picture(network: Network, guided) -> None:
     answer = guided(context(1), context(-1), 7.0)(X, SIGMA)
     assert network.calls[0].context[:, 0, 0].tolist() == [1, 1, -1, -1]
@@ -106,6 +111,7 @@ def test_guidance_is_the_same_on_outputs_and_on_clean_latents(network: Network, 
 def test_the_network_computes_in_its_dtype_and_the_rest_in_float32(network: Network, guided) -> None:
     answer = guided(context(1), context(-1), 7.0, dtype=torch.bfloat16)(X, SIGMA)
     (call,) = network.calls
+    assert torch.equal(call.x, (X / (1 + SIGMA**2) ** 0.5).bfloat16().repeat(2, 1, 1, 1))  # rounded once, after scaling
     assert (call.x.dtype, call.context.dtype, answer.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
     # At a low noise level nearly all of the answer is x itself, which bf16 must not have touched.
     quiet = guided(context(1), context(-1), 1.0, dtype=torch.bfloat16)(X, 1e-4)
