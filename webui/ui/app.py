@@ -1,0 +1,191 @@
+"""Assembles the page and puts it on the web application; called by ``server``."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+# Read by gradio when it is imported: no statistics, no update check.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+
+from webui import __version__
+from webui.checkpoints.library import STARTER
+from webui.errors import ExtensionError, WebUIError
+from webui.ui import texts
+from webui.ui.assets import read_asset
+from webui.ui.context import PageContext
+from webui.ui.form import DEFAULTS, RECOMMENDED, follow_recommendation, recommendation
+from webui.ui.generation import EVENT, field_update
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from webui.engine.engine import Engine
+
+UPLOAD_LIMIT = "64mb"
+VISITORS_KEPT = 64
+"""Pages whose component data gradio keeps; each page load costs some hundred kB."""
+CACHE_SWEEP_S = (3600, 86400)
+"""How often gradio's upload folder is swept, and the age of what goes."""
+
+
+def mount(app: FastAPI, engine: Engine, path: str = "/") -> FastAPI:
+    """``app`` with the page on ``path``; every other route must be registered before.
+
+    Uploads live in a temporary folder of this process.  Of the disk only the outputs folder is served.
+    """
+    uploads = tempfile.mkdtemp(prefix="webui-page-")
+    atexit.register(shutil.rmtree, uploads, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = uploads
+    engine.settings.outputs_dir.mkdir(parents=True, exist_ok=True)
+    gr.set_static_paths([engine.settings.outputs_dir])
+    page = build_page(engine)
+    mounted: FastAPI = gr.mount_gradio_app(
+        app,
+        page,
+        path=path,
+        theme=_theme(),
+        css=read_asset("page.css"),
+        head=f"<script>{read_asset('page.js')}</script>{_ICON}",
+        run_history=False,
+        footer_links=[],
+        max_file_size=UPLOAD_LIMIT,
+        show_error=True,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+    )
+    # Without this line gradio 6 does not check file paths on a mounted page: any visitor could read any file.
+    page.has_launched = True
+    page.state_session_capacity = VISITORS_KEPT
+    return mounted
+
+
+def build_page(engine: Engine) -> Any:
+    """The page as ``gr.Blocks``: the bar on top, notes, and the tabs that the engine knows."""
+    initial = dict(DEFAULTS)
+    chosen = _default_entry(engine)
+    if chosen is not None:
+        initial |= recommendation(chosen.native_size, chosen.defaults)
+    problems = list(engine.problems())
+    with gr.Blocks(title="webui", analytics_enabled=False, delete_cache=CACHE_SWEEP_S, fill_width=True) as page:
+        with gr.Row(elem_id="quicksettings"):
+            gr.HTML(f'<h1 class="brand">{_LOGO}<span>webui</span></h1>', elem_id="brand")
+            checkpoint = gr.Dropdown(
+                _choices(engine),
+                value=chosen.name if chosen is not None else None,
+                label="Stable Diffusion checkpoint",
+                interactive=True,
+                elem_id="setting_sd_model_checkpoint",
+                min_width=200,
+            )
+            refresh = gr.Button(
+                "Refresh", size="sm", elem_id="refresh_sd_model_checkpoint", elem_classes=["tool", "icon-refresh"]
+            )
+            gr.HTML(_BAR_LINKS, elem_id="bar_links")
+        note = gr.HTML(_note(engine, chosen), elem_id="model_note")
+        problem_lines = gr.HTML(elem_id="problems")
+        recommended = gr.State({name: initial[name] for name in RECOMMENDED})
+        with gr.Tabs(elem_id="tabs") as tabs:
+            context = PageContext(engine=engine, checkpoint=checkpoint, tabs=tabs, initial=initial)
+            for tab in sorted(engine.tabs(), key=lambda one: (one.order, one.id)):
+                with gr.Tab(tab.label, id=tab.id, elem_id=f"tab_{tab.id}"):
+                    try:
+                        tab.build(context)
+                    except Exception as error:  # an extension's tab must not take the page with it
+                        if tab.build.__module__.startswith("webui."):
+                            raise
+                        problems.append(str(_broken(tab.id, error)))
+                        gr.HTML(texts.notes([problems[-1]]))
+        context.finish()
+        gr.HTML(_footer(), elem_id="footer")
+        problem_lines.value = texts.problems(problems)
+        _wire(page, engine, context, refresh, note, recommended)
+    return page
+
+
+def _wire(page: Any, engine: Engine, context: PageContext, refresh: Any, note: Any, recommended: Any) -> None:
+    checkpoint = context.checkpoint
+    fields = [form[name] for form in context.forms.values() for name in RECOMMENDED]
+
+    def listed(current: str | None) -> tuple[Any, str]:
+        entries = engine.checkpoints()
+        entry = next((one for one in entries if one.name == current), None) or _default_entry(engine)
+        value = entry.name if entry is not None else None
+        return gr.Dropdown(choices=_choices(engine), value=value), _note(engine, entry)
+
+    def look_again(current: str | None) -> tuple[Any, str]:
+        engine.refresh()
+        gr.Info(f"{len(engine.checkpoints())} checkpoints found.", duration=3)
+        return listed(current)
+
+    def choose(name: str | None, before: Mapping[str, Any], *values: Any) -> list[Any]:
+        entry = next((one for one in engine.checkpoints() if one.name == name), None)
+        if entry is None:
+            return [gr.skip()] * (2 + len(values))
+        after = recommendation(entry.native_size, entry.defaults)
+        updates: list[Any] = []
+        for start in range(0, len(values), len(RECOMMENDED)):
+            current = dict(zip(RECOMMENDED, values[start : start + len(RECOMMENDED)], strict=True))
+            changes = follow_recommendation(current, before or {}, after)
+            updates += [field_update(n, changes[n]) if n in changes else gr.skip() for n in RECOMMENDED]
+        return [_note(engine, entry), after, *updates]
+
+    page.load(listed, checkpoint, [checkpoint, note], **EVENT)
+    refresh.click(look_again, checkpoint, [checkpoint, note], **EVENT)
+    checkpoint.input(choose, [checkpoint, recommended, *fields], [note, recommended, *fields], **EVENT)
+
+
+def _broken(tab: str, error: Exception) -> WebUIError:
+    return ExtensionError(f'The tab "{tab}" could not be built ({type(error).__name__}: {error}); it is left empty.')
+
+
+def _choices(engine: Engine) -> list[tuple[str, str]]:
+    return [(entry.title, entry.name) for entry in engine.checkpoints()]
+
+
+def _default_entry(engine: Engine) -> Any:
+    """The checkpoint that a fresh page shows: the first that a person put there, else the embedded one, else None."""
+    entries = engine.checkpoints()
+    return next((entry for entry in entries if entry.name != STARTER), entries[0] if entries else None)
+
+
+def _note(engine: Engine, entry: Any) -> str:
+    folder = str(engine.settings.models_dir / "Stable-diffusion")
+    if entry is None:
+        return texts.no_model(folder)
+    return texts.model_note(note=entry.note, examples=entry.examples, folder=folder)
+
+
+def _footer() -> str:
+    return (
+        f'<p>webui {escape(__version__)} · <a href="docs" target="_blank" rel="noopener">API</a> · '
+        "every picture carries its recipe</p>"
+    )
+
+
+def _theme() -> Any:
+    """Warm accents on neutral greys, with the fonts that gradio brings along: nothing is fetched from elsewhere."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.orange,
+        secondary_hue=gr.themes.colors.orange,
+        neutral_hue=gr.themes.colors.zinc,
+        # The semi-bold file that gradio brings holds only some letters; the bold one is whole.
+        font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"],
+        radius_size=gr.themes.sizes.radius_md,
+        spacing_size=gr.themes.sizes.spacing_sm,
+        text_size=gr.themes.sizes.text_sm,
+    )
+
+
+_LOGO = read_asset("logo.svg").strip()
+_ICON = f'<link rel="icon" href="data:image/svg+xml,{quote(_LOGO)}">'
+_BAR_LINKS = '<button type="button" id="theme_toggle" class="bar-button" aria-label="Dark or light"></button>'

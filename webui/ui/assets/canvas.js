@@ -1,0 +1,225 @@
+// Body of a function (element, trigger, props, server, upload, watch), run once when the widget is on the page.
+// Keeps the picture's file as it is in the input store; the mask is a list of strokes until Generate asks for it.
+const part = (name) => element.querySelector(`.canvas-${name}`);
+const box = part("box"), image = part("image"), mask = part("mask"), file = part("file"), cursor = part("cursor");
+const size = element.querySelector(".canvas-size input");
+const INK = "#ff6a1a";
+
+let strokes = [];      // {radius, erase, points: [x, y, ...]} in picture pixels
+let stroke = null;     // the one being drawn
+let erasing = false;
+let stored = null;     // value.image of what is shown
+let saved = null;      // {strokes, mask}: the strokes that were last uploaded, and as what
+let loading = 0;       // counts loads, so that a late one does not win
+
+function fail(text) {
+  part("error").textContent = text;
+  box.classList.toggle("has-error", Boolean(text));
+}
+
+async function store(blob) {
+  const answer = await fetch("api/v1/inputs", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "application/octet-stream" } });
+  const data = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    const reason = data.error || data.detail || data.message;
+    throw new Error(typeof reason === "string" ? reason : reason?.message || `The picture was refused (HTTP ${answer.status}).`);
+  }
+  return data.id;
+}
+
+async function show(url, name) {
+  image.src = url;
+  await image.decode();
+  mask.width = image.naturalWidth;
+  mask.height = image.naturalHeight;
+  part("sheet").style.aspectRatio = `${image.naturalWidth} / ${image.naturalHeight}`;
+  part("sheet").style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+  part("name").textContent = `${name ? `${name} · ` : ""}${image.naturalWidth} × ${image.naturalHeight}`;
+  image.alt = name || "Start image";
+  strokes = [];
+  saved = null;
+  redraw();
+  box.classList.add("has-picture");
+}
+
+async function take(blob, name) {
+  const turn = ++loading;
+  fail("");
+  box.classList.add("busy");
+  try {
+    const [id] = await Promise.all([store(blob), show(URL.createObjectURL(blob), name)]);
+    if (turn !== loading) return;
+    stored = id;
+    props.value = { image: id, name, width: image.naturalWidth, height: image.naturalHeight, mask: null };
+    trigger("change");
+  } catch (error) {
+    if (turn !== loading) return;
+    remove();
+    fail(error.name === "EncodingError" ? "This file is not a picture that the browser can show." : error.message);
+  } finally {
+    box.classList.remove("busy");
+  }
+}
+
+async function fetched(value) {
+  const turn = ++loading;
+  fail("");
+  stored = value.image;
+  try {
+    await show(`api/v1/inputs/${value.image}`, value.name || "");
+    if (turn === loading) props.value = { image: value.image, name: value.name || "", width: image.naturalWidth, height: image.naturalHeight, mask: null };
+  } catch {
+    if (turn === loading) fail("The picture could not be loaded.");
+  }
+}
+
+function remove() {
+  loading++;
+  stored = null;
+  strokes = [];
+  saved = null;
+  image.removeAttribute("src");
+  file.value = "";
+  box.classList.remove("has-picture");
+  if (props.value) props.value = null;
+}
+
+// --- painting -------------------------------------------------------------------------------------------------
+
+function draw(context, one, colour) {
+  context.globalCompositeOperation = one.erase && colour === INK ? "destination-out" : "source-over";
+  const paint = one.erase && colour !== INK ? "#000" : colour;
+  context.strokeStyle = context.fillStyle = paint;
+  context.lineWidth = one.radius * 2;
+  context.lineCap = context.lineJoin = "round";
+  context.beginPath();
+  const [x, y] = one.points;
+  if (one.points.length === 2) {
+    context.arc(x, y, one.radius, 0, Math.PI * 2);
+    context.fill();
+    return;
+  }
+  context.moveTo(x, y);
+  for (let i = 2; i < one.points.length; i += 2) context.lineTo(one.points[i], one.points[i + 1]);
+  context.stroke();
+}
+
+function redraw() {
+  const context = mask.getContext("2d");
+  context.globalCompositeOperation = "source-over";
+  context.clearRect(0, 0, mask.width, mask.height);
+  for (const one of strokes) draw(context, one, INK);
+  box.classList.toggle("has-mask", strokes.length > 0);
+}
+
+function radius() {
+  // The slider is a share of the picture's shorter side, so that a brush feels the same on any picture.
+  return Math.max(0.5, (Number(size.value) / 200) * Math.min(mask.width, mask.height) * 0.5);
+}
+
+function place(event) {
+  const rect = mask.getBoundingClientRect();
+  return [((event.clientX - rect.left) / rect.width) * mask.width, ((event.clientY - rect.top) / rect.height) * mask.height];
+}
+
+function moveCursor(event) {
+  const rect = mask.getBoundingClientRect();
+  const width = (radius() * 2 * rect.width) / mask.width;
+  cursor.style.width = cursor.style.height = `${width}px`;
+  cursor.style.transform = `translate(${event.clientX - rect.left - width / 2}px, ${event.clientY - rect.top - width / 2}px)`;
+}
+
+function changed() {
+  if (props.value?.mask) props.value = { ...props.value, mask: null };
+  box.classList.toggle("has-mask", strokes.length > 0);
+}
+
+if (props.paint) {
+  mask.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || !box.classList.contains("has-picture")) return;
+    event.preventDefault();
+    mask.setPointerCapture(event.pointerId);
+    stroke = { radius: radius(), erase: erasing, points: place(event) };
+    strokes.push(stroke);
+    draw(mask.getContext("2d"), stroke, INK);
+  });
+  mask.addEventListener("pointermove", (event) => {
+    moveCursor(event);
+    if (!stroke) return;
+    for (const one of event.getCoalescedEvents?.().length ? event.getCoalescedEvents() : [event]) stroke.points.push(...place(one));
+    draw(mask.getContext("2d"), stroke, INK);
+  });
+  const end = () => { if (stroke) { stroke = null; changed(); } };
+  mask.addEventListener("pointerup", end);
+  mask.addEventListener("pointercancel", end);
+  mask.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey) return;
+    event.preventDefault();
+    size.value = Number(size.value) + (event.deltaY < 0 ? 3 : -3);
+    moveCursor(event);
+  }, { passive: false });
+}
+
+async function upload_mask() {
+  if (!strokes.length) return null;
+  if (saved && saved.strokes === JSON.stringify(strokes)) return saved.mask;
+  const sheet = document.createElement("canvas");
+  sheet.width = mask.width;
+  sheet.height = mask.height;
+  const context = sheet.getContext("2d");
+  context.fillStyle = "#000";
+  context.fillRect(0, 0, sheet.width, sheet.height);
+  for (const one of strokes) draw(context, one, "#fff");
+  const blob = await new Promise((resolve) => sheet.toBlob(resolve, "image/png"));
+  saved = { strokes: JSON.stringify(strokes), mask: await store(blob) };
+  return saved.mask;
+}
+
+// Called by Generate: the value with the mask as it is on the screen now.
+window.webui.canvases[element.closest("[id]:not([id^='html-'])")?.id] = async () => {
+  if (!props.value?.image) return null;
+  if (!props.paint) return props.value;
+  try {
+    const digest = await upload_mask();
+    if (props.value.mask !== digest) props.value = { ...props.value, mask: digest };
+  } catch (error) {
+    fail(error.message);
+  }
+  return props.value;
+};
+
+// --- choosing, dropping, pasting -------------------------------------------------------------------------------
+
+element.addEventListener("click", (event) => {
+  if (event.target.closest(".canvas-empty")) return file.click();
+  const action = event.target.closest("[data-do]")?.dataset.do;
+  if (action === "remove") { remove(); trigger("change"); }
+  if (action === "undo") { strokes.pop(); redraw(); changed(); }
+  if (action === "clear") { strokes = []; redraw(); changed(); }
+  if (action === "erase") {
+    erasing = !erasing;
+    event.target.closest("[data-do]").setAttribute("aria-pressed", erasing);
+  }
+});
+file.addEventListener("change", () => { if (file.files[0]) take(file.files[0], file.files[0].name); });
+box.addEventListener("dragover", (event) => { event.preventDefault(); box.classList.add("over"); });
+box.addEventListener("dragleave", () => box.classList.remove("over"));
+box.addEventListener("drop", async (event) => {
+  event.preventDefault();
+  box.classList.remove("over");
+  const dropped = await window.webui.droppedFile(event);
+  if (dropped) take(dropped, dropped.name);
+});
+box.addEventListener("paste", (event) => {
+  const pasted = [...(event.clipboardData?.files || [])].find((one) => one.type.startsWith("image/"));
+  if (pasted) { event.preventDefault(); take(pasted, pasted.name); }
+});
+box.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && event.key === "z" && props.paint) { event.preventDefault(); strokes.pop(); redraw(); changed(); }
+});
+
+watch("value", () => {
+  const value = props.value;
+  if (!value?.image) { if (stored) remove(); } else if (value.image !== stored) fetched(value);
+});
+if (props.value?.image) fetched(props.value);

@@ -1,0 +1,169 @@
+// What the page does in the browser beyond Gradio: keys, drops, theme, titles.  Loaded in <head>, before Gradio starts.
+// Gradio builds tabs when they are first opened, so every listener here is delegated from the document.
+(() => {
+  const titles = {};
+  const THEME = "webui.theme";
+
+  const webui = (window.webui = {
+    live: {},      // tab -> {running, interrupt, skip}, filled by live.js
+    canvases: {},  // element id -> async () => value, filled by canvas.js
+
+    /** The value of a picture canvas with its mask stored; `value` when the canvas was never on the screen. */
+    async canvas(id, value) {
+      return webui.canvases[id] ? webui.canvases[id]() : value;
+    },
+
+    /** Progress in the window's title, one text a tab. */
+    title(tab, text) {
+      titles[tab] = text;
+      const running = Object.values(titles).find(Boolean);
+      webui.plainTitle ??= document.title;
+      document.title = running ? `${running} ${webui.plainTitle}` : webui.plainTitle;
+    },
+
+    /** The file of a drop: from the disk, or a picture of this page, fetched so that its bytes stay as they are. */
+    async droppedFile(event) {
+      const [file] = event.dataTransfer.files;
+      const url = event.dataTransfer.getData("text/uri-list").split("\n")[0];
+      if (url.startsWith(`${location.origin}/`)) {
+        const answer = await fetch(url);
+        if (answer.ok) {
+          const blob = await answer.blob();
+          return new File([blob], decodeURIComponent(new URL(answer.url).pathname.split("/").pop()), { type: blob.type });
+        }
+      }
+      return file || null;
+    },
+  });
+
+  // --- theme: the system's, unless the person chose the other one ---
+  const system = () => (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  const chosen = (() => { try { return localStorage.getItem(THEME); } catch { return null; } })();
+  const address = new URL(location.href);
+  if (chosen && address.searchParams.get("__theme") !== chosen) {
+    address.searchParams.set("__theme", chosen);
+    history.replaceState(history.state, "", address);
+  }
+  function toggleTheme() {
+    const wanted = document.body.classList.contains("dark") ? "light" : "dark";
+    document.body.classList.toggle("dark", wanted === "dark");
+    document.documentElement.classList.toggle("dark", wanted === "dark");
+    const url = new URL(location.href);
+    try {
+      if (wanted === system()) { localStorage.removeItem(THEME); url.searchParams.delete("__theme"); }
+      else { localStorage.setItem(THEME, wanted); url.searchParams.set("__theme", wanted); }
+    } catch { /* storage is switched off: the choice lasts until the page is closed */ }
+    history.replaceState(history.state, "", url);
+  }
+
+  // --- which tab is on the screen ---
+  const shown = (node) => Boolean(node && node.offsetParent !== null);
+  const tab = () => ["txt2img", "img2img", "pnginfo"].find((name) => shown(document.getElementById(`tab_${name}`)));
+  const press = (id) => {
+    const node = document.getElementById(id);
+    if (shown(node)) node.click();
+    return shown(node);
+  };
+
+  function setText(area, text, start, end) {
+    area.value = text;
+    if (start !== undefined) area.setSelectionRange(start, end);
+    area.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  // --- attention of the selected words: (words:1.1), by 0.1 ---
+  function changeAttention(area, step) {
+    const text = area.value;
+    let { selectionStart: start, selectionEnd: end } = area;
+    const around = [...text.matchAll(/\(([^()]*?):(-?\d+(?:\.\d+)?)\)/g)].find((one) => one.index <= start && end <= one.index + one[0].length);
+    if (around) {
+      const weight = Math.max(0, Math.round((Number(around[2]) + step) * 100) / 100);
+      const plain = weight === 1;
+      const replacement = plain ? around[1] : `(${around[1]}:${weight})`;
+      const from = around.index + (plain ? 0 : 1);
+      setText(area, text.slice(0, around.index) + replacement + text.slice(around.index + around[0].length), from, from + around[1].length);
+      return;
+    }
+    if (start === end) {
+      const edge = /[\s,.()[\]<>:|]/;
+      while (start > 0 && !edge.test(text[start - 1])) start--;
+      while (end < text.length && !edge.test(text[end])) end++;
+    }
+    while (start < end && text[start] === " ") start++;
+    while (end > start && text[end - 1] === " ") end--;
+    if (start === end) return;
+    const words = text.slice(start, end);
+    setText(area, `${text.slice(0, start)}(${words}:${Math.round((1 + step) * 100) / 100})${text.slice(end)}`, start + 1, start + 1 + words.length);
+  }
+
+  document.addEventListener("keydown", (event) => {
+    const control = event.ctrlKey || event.metaKey;
+    const where = tab();
+    const prompt = event.target.closest?.("[id$='_prompt'] textarea");
+    if (control && event.key === "Enter" && press(`${where}_generate`)) {
+      event.preventDefault();
+      event.stopPropagation();
+    } else if (event.altKey && event.key === "Enter" && webui.live[where]?.running()) {
+      event.preventDefault();
+      webui.live[where].skip();
+    } else if (event.key === "Escape" && webui.live[where]?.running() && !document.querySelector(".gallery-lightbox, .options, dialog[open]")) {
+      webui.live[where].interrupt();
+    } else if (control && prompt && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
+      event.preventDefault();
+      changeAttention(prompt, event.key === "ArrowUp" ? 0.1 : -0.1);
+    }
+  }, true);
+
+  document.addEventListener("click", (event) => {
+    const node = event.target.closest?.("button, [data-prompt]");
+    if (!node) return;
+    const [, where, action] = node.id.match(/^(\w+?)_(interrupt|skip)$/) || [];
+    if (action) webui.live[where]?.[action]();
+    else if (node.id === "theme_toggle") toggleTheme();
+    else if (node.dataset.close) node.closest(node.dataset.close)?.remove();
+    else if (node.dataset.copy) navigator.clipboard?.writeText(node.dataset.copy).then(() => { node.textContent = "Copied"; });
+    else if (node.dataset.prompt) {
+      const target = shown(document.getElementById("img2img_prompt")) ? "img2img" : "txt2img";
+      if (!shown(document.getElementById(`${target}_prompt`))) document.querySelector("#tabs button[role=tab]")?.click();
+      setTimeout(() => {
+        const area = document.querySelector(`#${target}_prompt textarea`);
+        if (area) { setText(area, node.dataset.prompt); area.focus(); }
+      }, 0);
+    }
+  });
+
+  // Names of icon buttons as tooltips.
+  document.addEventListener("pointerover", (event) => {
+    const tool = event.target.closest?.("button.tool");
+    if (tool && !tool.title) tool.title = tool.textContent.trim();
+  });
+
+  // --- a picture dropped on the prompt restores its fields; one of this page dropped on a Gradio image box goes in ---
+  const dropZone = (event) => event.target.closest?.(".prompt-box, .drop-image");
+  document.addEventListener("dragover", (event) => {
+    const zone = dropZone(event);
+    const kinds = event.dataTransfer?.types || [];
+    if (!zone || !(kinds.includes("Files") || kinds.includes("text/uri-list"))) return;
+    event.preventDefault();
+    zone.classList.add("dropping");
+  }, true);
+  document.addEventListener("dragleave", (event) => dropZone(event)?.classList.remove("dropping"), true);
+  document.addEventListener("drop", async (event) => {
+    const zone = dropZone(event);
+    if (!zone) return;
+    zone.classList.remove("dropping");
+    const isPrompt = zone.classList.contains("prompt-box");
+    const url = event.dataTransfer.getData("text/uri-list");
+    if (isPrompt ? !(event.dataTransfer.files.length || url) : event.dataTransfer.files.length && !url) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const file = await webui.droppedFile(event);
+    const owner = isPrompt ? document.getElementById(`${tab()}_prompt_image`) : zone;
+    const input = owner?.querySelector("input[type=file]");
+    if (!file || !input) return;
+    const carrier = new DataTransfer();
+    carrier.items.add(file);
+    input.files = carrier.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  }, true);
+})();

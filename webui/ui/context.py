@@ -1,0 +1,47 @@
+"""What a tab may use while it is built, and what the tabs know of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from webui.engine.engine import Engine
+
+
+@dataclass(kw_only=True)
+class PageContext:
+    """Handed to every tab's ``build``; lives only while the page is built.
+
+    ``checkpoint`` is the dropdown at the top, ``tabs`` the ``gr.Tabs`` around everything.  ``targets`` holds, by name
+    ("txt2img", "img2img", "inpaint", "pnginfo"), where a picture can be sent.  ``initial`` are the field values of a
+    fresh page.
+    """
+
+    engine: Engine
+    checkpoint: Any
+    tabs: Any
+    initial: Mapping[str, Any]
+    targets: dict[str, Target] = field(default_factory=dict)
+    forms: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _later: list[Callable[[], None]] = field(default_factory=list)
+
+    def when_built(self, wire: Callable[[], None]) -> None:
+        """Run ``wire`` after all tabs are built, to connect events to components of other tabs."""
+        self._later.append(wire)
+
+    def finish(self) -> None:
+        """Run what was put off; called once by the page."""
+        for wire in self._later:
+            wire()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a picture can be sent: the components to fill, and the function from its file to their values."""
+
+    label: str
+    outputs: tuple[Any, ...]
+    receive: Callable[[Path], tuple[Any, ...]]

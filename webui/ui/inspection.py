@@ -1,0 +1,118 @@
+"""What the PNG Info tab shows and does: the file's text, its recipe, sending it on, and Reproduce."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from webui.engine.jobs import Job
+from webui.errors import PictureError, WebUIError
+from webui.ui import texts
+from webui.ui.context import PageContext, Target
+from webui.ui.generation import EVENT
+from webui.ui.notices import told
+from webui.ui.widgets.live import Live
+
+
+def build_png_info(context: PageContext) -> None:
+    """Create the tab's components and events inside the open tab."""
+    engine = context.engine
+    with gr.Row(elem_classes=["workbench"]):
+        with gr.Column(min_width=340, elem_classes=["settings"]):
+            # image_mode=None keeps the uploaded bytes as they are, text chunks included.
+            picture = gr.Image(
+                type="filepath",
+                image_mode=None,
+                sources=["upload", "clipboard"],
+                label="Source",
+                interactive=True,
+                elem_id="pnginfo_image",
+                elem_classes=["drop-image"],
+                height=420,
+                buttons=["fullscreen"],
+            )
+            with gr.Row(elem_id="pnginfo_buttons", elem_classes=["image-buttons"]):
+                reproduce = gr.Button("Reproduce", variant="primary", elem_id="pnginfo_reproduce")
+                sends = {
+                    name: gr.Button(f"Send to {name}", size="sm", elem_id=f"pnginfo_send_to_{name}")
+                    for name in ("txt2img", "img2img", "inpaint")
+                }
+            gr.HTML('<p class="muted hint">Reproduce runs the recipe in this file again and compares every pixel.</p>')
+        with gr.Column(min_width=340, elem_classes=["results"]):
+            live = Live(tab="pnginfo", elem_id="pnginfo_live", empty="")
+            verdict = gr.HTML(elem_id="pnginfo_verdict")
+            info = gr.HTML(_HELP, elem_id="pnginfo_html_info", elem_classes=["picture-info"])
+
+    def show(path: str | None) -> tuple[str, str, Any]:
+        return (_describe(engine, Path(path)) if path else _HELP), "", {"shown": "", "at": time.time()}
+
+    @told
+    def run(path: str | None) -> tuple[Any, str]:
+        source = _chosen(path)
+        try:
+            job = engine.reproduce(source.read_bytes(), source.name)
+        except WebUIError as error:
+            return gr.skip(), texts.verdict("cannot run", reasons=[str(error)], ssim=None, psnr=None)
+        return {"job": job.id, "at": time.time()}, ""
+
+    @told
+    def finished(event: gr.EventData) -> tuple[Any, str]:
+        job = engine.job(str(event.job))
+        return {"shown": job.id, "at": time.time()}, _verdict(job)
+
+    picture.change(told(show), picture, [info, verdict, live], **EVENT)
+    reproduce.click(run, picture, [live, verdict], **EVENT)
+    live.finished(finished, None, [live, verdict], **EVENT)
+    context.targets["pnginfo"] = Target(label="PNG Info", outputs=(picture,), receive=lambda path: (str(path),))
+
+    def wire() -> None:
+        for name, button in sends.items():
+            target = context.targets[name]
+            button.click(_sender(name, target), picture, [*target.outputs, context.tabs], **EVENT)
+
+    context.when_built(wire)
+
+
+def _sender(name: str, target: Target) -> Callable[[str | None], list[Any]]:
+    tab = "img2img" if name == "inpaint" else name
+
+    @told
+    def send(path: str | None) -> list[Any]:
+        return [*target.receive(_chosen(path)), gr.Tabs(selected=tab)]
+
+    return send
+
+
+def _chosen(path: str | None) -> Path:
+    if not path:
+        raise PictureError("There is no picture; choose one first, or drop it on the box.")
+    return Path(path)
+
+
+def _describe(engine: Any, path: Path) -> str:
+    """The file's text for reading; when there is none, the sentence that says so."""
+    try:
+        back = engine.read_infotext(path.read_bytes())
+    except WebUIError as error:
+        return texts.notes([str(error)])
+    return texts.infotext(back.text) + texts.notes(back.notes) + (texts.recipe(back.recipe) if back.recipe else "")
+
+
+def _verdict(job: Job) -> str:
+    if job.verdict is None:
+        return texts.verdict("cannot run", reasons=[job.error or "It was interrupted."], ssim=None, psnr=None)
+    found = job.verdict
+    return texts.verdict(
+        str(found["verdict"]), reasons=found.get("reasons", ()), ssim=found.get("ssim"), psnr=found.get("psnr")
+    )
+
+
+_HELP = (
+    '<div class="info-help"><p>Drop a picture to read how it was made.</p><p class="muted">PNG, JPEG and WebP of this '
+    "program and of AUTOMATIC1111 are read. A picture pasted from the clipboard has lost its text: browsers strip it."
+    "</p></div>"
+)
