@@ -1,0 +1,1 @@
+"""text -> weighted chunks of token ids, without torch."""
