@@ -312,7 +312,7 @@ def install_chromium(venv: Path) -> None:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
         run(["apt-get", "update", "-qq"])
-        if run(install, environment=environment) == 0 and shutil.which("chromium"):
+        if run(install, environment=environment) == 0 and run(["chromium", "--version"], quiet=True) == 0:
             return
     run([str(venv_python(venv)), "-m", "playwright", "install", "chromium"])
 
