@@ -17,8 +17,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 
 from webui import __version__
-from webui.checkpoints.library import STARTER
 from webui.errors import ExtensionError, WebUIError
+from webui.settings import PROJECT_ROOT
 from webui.ui import texts
 from webui.ui.assets import read_asset
 from webui.ui.context import PageContext
@@ -75,7 +75,7 @@ def build_page(engine: Engine) -> Any:
     chosen = _default_entry(engine)
     if chosen is not None:
         initial |= recommendation(chosen.native_size, chosen.defaults)
-    problems = list(engine.problems())
+    broken_tabs: list[str] = []
     with gr.Blocks(title="webui", analytics_enabled=False, delete_cache=CACHE_SWEEP_S, fill_width=True) as page:
         with gr.Row(elem_id="quicksettings"):
             gr.HTML(f'<h1 class="brand">{_LOGO}<span>webui</span></h1>', elem_id="brand")
@@ -103,12 +103,12 @@ def build_page(engine: Engine) -> Any:
                     except Exception as error:  # an extension's tab must not take the page with it
                         if tab.build.__module__.startswith("webui."):
                             raise
-                        problems.append(str(_broken(tab.id, error)))
-                        gr.HTML(texts.notes([problems[-1]]))
+                        broken_tabs.append(str(_broken(tab.id, error)))
+                        gr.HTML(texts.notes(broken_tabs[-1:]))
         context.finish()
         gr.HTML(_footer(), elem_id="footer")
-        problem_lines.value = texts.problems(problems)
         _wire(page, engine, context, refresh, note, recommended)
+        page.load(lambda: texts.problems([*engine.problems(), *broken_tabs]), None, problem_lines, **EVENT)
     return page
 
 
@@ -153,16 +153,17 @@ def _choices(engine: Engine) -> list[tuple[str, str]]:
 
 
 def _default_entry(engine: Engine) -> Any:
-    """The checkpoint that a fresh page shows: the first that a person put there, else the embedded one, else None."""
-    entries = engine.checkpoints()
-    return next((entry for entry in entries if entry.name != STARTER), entries[0] if entries else None)
+    """The checkpoint that a fresh page shows (the engine lists it first), or None."""
+    return next(iter(engine.checkpoints()), None)
 
 
 def _note(engine: Engine, entry: Any) -> str:
-    folder = str(engine.settings.models_dir / "Stable-diffusion")
+    folder = engine.settings.models_dir / "Stable-diffusion"
+    if folder.is_relative_to(PROJECT_ROOT):
+        folder = folder.relative_to(PROJECT_ROOT)
     if entry is None:
-        return texts.no_model(folder)
-    return texts.model_note(note=entry.note, examples=entry.examples, folder=folder)
+        return texts.no_model(str(folder))
+    return texts.model_note(note=entry.note, examples=entry.examples, folder=str(folder))
 
 
 def _footer() -> str:

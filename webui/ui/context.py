@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from webui.prompt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from webui.engine.engine import Engine
@@ -27,6 +30,11 @@ class PageContext:
     targets: dict[str, Target] = field(default_factory=dict)
     forms: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _later: list[Callable[[], None]] = field(default_factory=list)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the token counters, built when the first prompt is typed."""
+        return Tokenizer()
 
     def when_built(self, wire: Callable[[], None]) -> None:
         """Run ``wire`` after all tabs are built, to connect events to components of other tabs."""

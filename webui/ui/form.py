@@ -7,7 +7,7 @@ the fields are those of the request's leaves.  Called by ``generation`` and ``in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from webui.errors import RequestError
 from webui.request import (
@@ -21,6 +21,9 @@ from webui.request import (
     Size,
     StartImage,
 )
+
+if TYPE_CHECKING:
+    from webui.metadata.infotext import ReadBack
 
 FIELDS = (
     "prompt",
@@ -158,6 +161,11 @@ def values_from_request(request: Mapping[str, Any]) -> dict[str, Any]:
                 "padding": mask.padding,
             }
     return values
+
+
+def stated_values(back: ReadBack) -> dict[str, Any]:
+    """The field values that a picture's text states; fields that it does not tell are left out."""
+    return values_from_request(back.request.to_dict())
 
 
 def recommendation(native_size: int, defaults: Mapping[str, Any]) -> dict[str, Any]:

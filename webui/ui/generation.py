@@ -13,12 +13,12 @@ from typing import Any
 import gradio as gr
 
 from webui.engine.jobs import Job, Output
-from webui.errors import NotFoundError, RequestError, WebUIError
+from webui.errors import NotFoundError, WebUIError
 from webui.prompt.chunks import count_tokens
 from webui.request import InpaintArea, MaskedContent, MaskMode, ResizeMode
 from webui.ui import texts
 from webui.ui.context import PageContext, Target
-from webui.ui.form import DEFAULTS, FIELDS, START_FIELDS, request_from_values, values_from_request
+from webui.ui.form import FIELDS, START_FIELDS, request_from_values, stated_values, values_from_request
 from webui.ui.notices import told
 from webui.ui.widgets.canvas import PictureCanvas
 from webui.ui.widgets.live import Live
@@ -102,7 +102,7 @@ class GenerationTab:
                     )
                     suffix = "token_counter" if field == "prompt" else "negative_token_counter"
                     self.counters[field] = gr.HTML(
-                        texts.token_counter(0), elem_id=self._id(suffix), elem_classes=["token-counter"]
+                        texts.token_counter(0, 75), elem_id=self._id(suffix), elem_classes=["token-counter"]
                     )
 
     def _build_actions(self) -> None:
@@ -279,7 +279,7 @@ class GenerationTab:
         prompts = [self.fields["prompt"], self.fields["negative_prompt"]]
         self.clear.click(None, None, prompts, js="() => ['', '']", api_visibility="private")
         for name, counter in self.counters.items():
-            self.fields[name].change(_count, self.fields[name], counter, trigger_mode="always_last", **EVENT)
+            self.fields[name].change(self._count, self.fields[name], counter, trigger_mode="always_last", **EVENT)
         size = [self.fields["width"], self.fields["height"]]
         self.swap.click(None, size, size, js="(width, height) => [height, width]", api_visibility="private")
         self.dice.click(None, None, self.fields["seed"], js="() => -1", api_visibility="private")
@@ -339,6 +339,9 @@ class GenerationTab:
             return _refusal(str(error))
         return {"job": job.id, "at": time.time()}
 
+    def _count(self, prompt: str | None) -> str:
+        return texts.token_counter(*count_tokens(prompt or "", self.context.tokenizer))
+
     @told
     def _show_finished(self, event: gr.EventData) -> list[Any]:
         job = self.engine.job(str(event.job))
@@ -356,7 +359,8 @@ class GenerationTab:
     def _shown(self, job: Job) -> list[Any]:
         paths = [str(self.engine.output_path(output.id)) for output in job.outputs]
         alone = len(paths) == 1
-        gallery = gr.Gallery(value=paths, selected_index=0 if alone else None, preview=alone)
+        columns = min(3, len(paths))
+        gallery = gr.Gallery(value=paths, selected_index=0 if alone else None, preview=alone, columns=columns)
         return [{"shown": job.id}, gallery, job.id, 0, texts.infotext(job.outputs[0].infotext)]
 
     @told
@@ -377,7 +381,8 @@ class GenerationTab:
         place = int(index or 0)
         if not 0 <= place < len(outputs):
             raise NotFoundError("This picture is no longer known; generate it again.")
-        return outputs[place]
+        output: Output = outputs[place]
+        return output
 
     def _last_output(self) -> Output | None:
         return next((job.outputs[-1] for job in self.engine.jobs() if job.outputs), None)
@@ -385,7 +390,7 @@ class GenerationTab:
     @told
     def _paste(self, prompt: str | None) -> list[Any]:
         if (prompt or "").strip():
-            return self._restored((prompt or "").encode())
+            return self._updates(stated_values(self.engine.read_parameters(prompt or "")))
         last = self._last_output()
         if last is None:
             raise NotFoundError("There is no picture yet, and the prompt is empty: there is nothing to read.")
@@ -396,7 +401,7 @@ class GenerationTab:
         return [None, *self._restored(Path(path).read_bytes())]
 
     def _restored(self, data: bytes) -> list[Any]:
-        return self._updates(read_values(self.engine, data))
+        return self._updates(stated_values(self.engine.read_infotext(data)))
 
     def _updates(self, values: Mapping[str, Any]) -> list[Any]:
         """Updates for the checkpoint and every field, in the order of the tab's inputs."""
@@ -411,7 +416,7 @@ class GenerationTab:
         def receive(path: Path) -> tuple[Any, ...]:
             data = path.read_bytes()
             try:
-                values = read_values(self.engine, data)
+                values = stated_values(self.engine.read_infotext(data))
             except WebUIError:
                 values = {}  # a picture without text is still a picture to start from
             if not self.has_start:
@@ -445,18 +450,5 @@ def field_update(name: str, value: Any) -> Any:
     return gr.Slider(minimum=min(low, value), maximum=max(high, value), value=value)
 
 
-def read_values(engine: Any, data: bytes) -> dict[str, Any]:
-    """The field values that a picture's bytes, or a ``parameters`` text as bytes, ask for."""
-    back = engine.read_infotext(data)
-    return values_from_request(back.request)
-
-
-def _count(prompt: str | None) -> str:
-    return texts.token_counter(count_tokens(prompt or ""))
-
-
 def _refusal(sentence: str) -> dict[str, Any]:
     return {"error": sentence, "at": time.time()}
-
-
-__all__ = ["DEFAULTS", "EVENT", "GenerationTab", "RequestError", "field_update", "read_values"]

@@ -56,7 +56,7 @@ def build_png_info(context: PageContext) -> None:
         try:
             job = engine.reproduce(source.read_bytes(), source.name)
         except WebUIError as error:
-            return gr.skip(), texts.verdict("cannot run", reasons=[str(error)], ssim=None, psnr=None)
+            return gr.skip(), texts.verdict("cannot run", reasons=[str(error)])
         return {"job": job.id, "at": time.time()}, ""
 
     @told
@@ -104,10 +104,18 @@ def _describe(engine: Any, path: Path) -> str:
 
 def _verdict(job: Job) -> str:
     if job.verdict is None:
-        return texts.verdict("cannot run", reasons=[job.error or "It was interrupted."], ssim=None, psnr=None)
+        return texts.verdict("cannot run", reasons=[job.error or "It was interrupted."])
     found = job.verdict
+    reasons = [
+        *found.get("reasons", ()),
+        *(f"Not recorded in the file: {fact}." for fact in found.get("not_recorded", ())),
+    ]
     return texts.verdict(
-        str(found["verdict"]), reasons=found.get("reasons", ()), ssim=found.get("ssim"), psnr=found.get("psnr")
+        str(found["outcome"]),
+        reasons=reasons,
+        ssim=found.get("ssim"),
+        psnr=found.get("psnr_db"),
+        largest=found.get("largest_difference"),
     )
 
 

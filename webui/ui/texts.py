@@ -49,9 +49,8 @@ def problems(sentences: Iterable[str]) -> str:
     )
 
 
-def token_counter(count: int) -> str:
+def token_counter(count: int, room: int) -> str:
     """How many tokens the prompt has, of how many fit in the chunks it takes (75 each)."""
-    room = max(1, -(-count // 75)) * 75
     return f'<span title="Tokens of the prompt, and how many fit in its chunks of 75">{count}/{room}</span>'
 
 
@@ -89,13 +88,22 @@ def notes(sentences: Iterable[str]) -> str:
     return f'<ul class="notes">{items}</ul>' if items else ""
 
 
-def verdict(word: str, *, reasons: Iterable[str], ssim: float | None, psnr: float | None) -> str:
+def verdict(
+    word: str,
+    *,
+    reasons: Iterable[str],
+    ssim: float | None = None,
+    psnr: float | None = None,
+    largest: int | None = None,
+) -> str:
     """The card that says how the picture made again compares: the word, its meaning, figures and reasons."""
     figures = []
     if ssim is not None:
         figures.append(f"SSIM {ssim:.4f}")
     if psnr is not None:
-        figures.append("PSNR ∞" if psnr == float("inf") else f"PSNR {psnr:.1f} dB")
+        figures.append(f"PSNR {psnr:.1f} dB")
+    if largest is not None:
+        figures.append(f"largest difference {largest}/255")
     kind = word.replace(" ", "-").replace("/", "-")
     shown_figures = f'<p class="figures">{" · ".join(figures)}</p>' if figures else ""
     return (

@@ -3,7 +3,7 @@
 const part = (name) => element.querySelector(`.canvas-${name}`);
 const box = part("box"), image = part("image"), mask = part("mask"), file = part("file"), cursor = part("cursor");
 const size = element.querySelector(".canvas-size input");
-const INK = "#ff6a1a";
+const INK = "ink";      // stands for the hatching, which is seen on any colour
 
 let strokes = [];      // {radius, erase, points: [x, y, ...]} in picture pixels
 let stroke = null;     // the one being drawn
@@ -86,9 +86,23 @@ function remove() {
 
 // --- painting -------------------------------------------------------------------------------------------------
 
+/** White with dark stripes, about eight screen pixels wide whatever the picture's size. */
+function hatching(context) {
+  const scale = Math.max(1, Math.round(mask.width / (mask.clientWidth || mask.width)));
+  const side = 12 * scale, tile = document.createElement("canvas");
+  tile.width = tile.height = side;
+  const pen = tile.getContext("2d");
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, side, side);
+  pen.strokeStyle = "#27272a";
+  pen.lineWidth = side / 4;
+  for (const shift of [-side, 0, side]) { pen.beginPath(); pen.moveTo(shift - 2, side + 2); pen.lineTo(shift + side + 2, -2); pen.stroke(); }
+  return context.createPattern(tile, "repeat");
+}
+
 function draw(context, one, colour) {
   context.globalCompositeOperation = one.erase && colour === INK ? "destination-out" : "source-over";
-  const paint = one.erase && colour !== INK ? "#000" : colour;
+  const paint = colour === INK ? (one.erase ? "#000" : hatching(context)) : one.erase ? "#000" : colour;
   context.strokeStyle = context.fillStyle = paint;
   context.lineWidth = one.radius * 2;
   context.lineCap = context.lineJoin = "round";

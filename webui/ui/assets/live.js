@@ -14,6 +14,7 @@ let poll = null;          // timer while it is queued
 let interrupted = false;  // the person pressed Interrupt for `current`
 
 part("empty").innerHTML = props.empty || "";
+settle();
 window.webui.live[tab] = {
   running: () => current !== null,
   interrupt() {
@@ -36,8 +37,14 @@ function recall() {
   try { return JSON.parse(sessionStorage.getItem(KEY) || localStorage.getItem(KEY)) || {}; } catch { return {}; }
 }
 
+function settle() {
+  const empty = card.dataset.state === "empty" && !props.empty;
+  card.toggleAttribute("data-idle", !card.classList.contains("has-error") && (empty || card.dataset.state === "over"));
+}
+
 function setState(state) {
   card.dataset.state = state;
+  settle();
   document.body.classList.toggle(`running-${tab}`, state === "running");
 }
 
@@ -93,6 +100,7 @@ function showPicture(output) {
 function showError(text) {
   part("error").textContent = text;
   card.classList.toggle("has-error", Boolean(text));
+  settle();
 }
 
 function clearStage() {

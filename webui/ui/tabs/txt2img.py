@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from webui.hooks import hookimpl
-from webui.ui.context import PageContext
 from webui.ui.tabs import Tab
+
+if TYPE_CHECKING:
+    from webui.ui.context import PageContext
 
 
 def build(context: PageContext) -> None:
