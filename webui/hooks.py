@@ -47,7 +47,7 @@ class Hooks:
 
     @hookspec
     def register_conditioning_modules(self) -> Sequence[ConditioningModule]:
-        """Return conditioning modules, each with an options record and a ``prepare`` that fills openings of the UNet."""
+        """Return conditioning modules: each has an options record and a ``prepare`` that fills openings of the UNet."""
         raise NotImplementedError
 
     @hookspec
@@ -66,7 +66,7 @@ class Hooks:
 
     @hookspec
     def rewrite_request(self, request: GenerationRequest) -> GenerationRequest | None:
-        """Return a new request before it is resolved, or None to leave it.  Worker, once a job.
+        """Return a new request instead of the resolved one, or None to leave it.  Worker, once a job.
 
         What it changes is in the picture's metadata, because the rewritten request is what is recorded.
         """
@@ -81,7 +81,7 @@ class Hooks:
 
     @hookspec
     def write_infotext(self, request: GenerationRequest) -> Mapping[str, str] | None:
-        """Return further ``Key: value`` pairs for the picture's ``parameters`` text, or None.  Worker, once a picture."""
+        """Return more ``Key: value`` pairs for the picture's ``parameters`` text, or None.  Worker, once a picture."""
 
     @hookspec
     def read_infotext(self, fields: Mapping[str, str], request: dict[str, Any]) -> None:

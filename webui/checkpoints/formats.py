@@ -1,6 +1,6 @@
 """A safetensors file: its header checked before a byte is trusted, its tensors read by memory map one at a time.
 
-Format (huggingface/safetensors, README.md): 8 bytes little-endian header length, a JSON header, then the tensors' bytes.
+Format (huggingface/safetensors, README.md): 8 bytes little-endian header length, a JSON header, then tensor bytes.
 Torch is imported only when a tensor is read, so that the server process can look at headers without it.
 """
 
@@ -130,7 +130,7 @@ def _tensor_info(path: Path, name: str, entry: Any, data_size: int) -> TensorInf
         fits = False
     if not fits:
         raise CheckpointError(
-            f"{path.name} is damaged: the tensor {name!r} is {entry!r}, which does not fit the file's {data_size} bytes."
+            f"{path.name} is damaged: the tensor {name!r} is {entry!r}, which does not fit {data_size} bytes of data."
         )
     return TensorInfo(dtype, shape, begin, end)
 

@@ -26,6 +26,8 @@ class ConditioningModule(Protocol):
     name: str
     options: type
 
-    def prepare(self, options: Any, model: Model, request: GenerationRequest, picture: Mapping[str, Any]) -> Contribution:
+    def prepare(
+        self, options: Any, model: Model, request: GenerationRequest, picture: Mapping[str, Any]
+    ) -> Contribution:
         """The contribution for one job.  Pure: the model is bit-identical before and after."""
         ...

@@ -1,0 +1,73 @@
+"""The web application that carries the REST API: errors as one sentence, documentation without the network."""
+
+from __future__ import annotations
+
+import logging
+from importlib.resources import as_file
+from typing import Any
+
+import swagger_ui_bundle
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import TypeAdapter
+
+from webui import __version__
+from webui.api.routes import build_router
+from webui.engine.engine import Engine
+from webui.engine.jobs import Job
+from webui.errors import WebUIError
+from webui.request import GenerationRequest
+
+log = logging.getLogger(__name__)
+
+DOCS_FILES = "/docs-files"
+
+
+def build_app(engine: Engine) -> FastAPI:
+    """The application with every API route on it; the page is mounted on it later, by the server."""
+    app = FastAPI(title="Stable Diffusion web UI", version=__version__, docs_url=None, redoc_url=None)
+    app.include_router(build_router(engine))
+    app.add_exception_handler(WebUIError, _sentence)
+    app.add_exception_handler(Exception, _defect)
+    with as_file(swagger_ui_bundle.swagger_ui_path) as folder:
+        app.mount(DOCS_FILES, StaticFiles(directory=folder))
+    app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _docs() -> HTMLResponse:
+    """Swagger UI from our own disk."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Stable Diffusion web UI: API",
+        swagger_js_url=f"{DOCS_FILES}/swagger-ui-bundle.js",
+        swagger_css_url=f"{DOCS_FILES}/swagger-ui.css",
+        swagger_favicon_url=f"{DOCS_FILES}/favicon-32x32.png",
+    )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The schema, with the request and job records generated from their dataclasses."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for record in (GenerationRequest, Job):
+            schema = TypeAdapter(record).json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[record.__name__] = schema
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+async def _sentence(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, WebUIError)
+    return JSONResponse({"error": str(error)}, status_code=error.status)
+
+
+async def _defect(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"error": "Something went wrong inside the program; its log names the place."}, status_code=500)

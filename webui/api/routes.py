@@ -1,0 +1,182 @@
+"""The routes of ``/api/v1`` and ``/health``: they translate JSON to the engine's calls and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+
+from webui import __version__
+from webui.engine.engine import Engine
+from webui.errors import NotFoundError, PictureError, RequestError
+from webui.request import GenerationRequest
+
+KEEP_ALIVE_S = 15.0
+MAX_PICTURE = 64 * 1024 * 1024
+_REQUEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerationRequest"}}},
+    }
+}
+_PICTURE_BODY = {
+    "requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+def build_router(engine: Engine) -> APIRouter:
+    """Every route, bound to one engine."""
+    router = APIRouter()
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the server is up; answers without a login and without waiting for the worker."""
+        return {"status": "ok", "version": __version__, "worker": engine.worker_status()}
+
+    @router.post("/api/v1/jobs", status_code=201, openapi_extra=_REQUEST_BODY)
+    def submit(body: Annotated[Any, Body()]) -> dict[str, Any]:
+        """Queue a request; the answer is the job, its request resolved (seed drawn, names in full)."""
+        return engine.submit(GenerationRequest.from_dict(body)).to_dict()
+
+    @router.get("/api/v1/jobs")
+    def jobs(
+        state: Literal["all", "active"] = "all", limit: Annotated[int, Query(ge=1, le=500)] = 50
+    ) -> list[dict[str, Any]]:
+        """The newest jobs, or with ``state=active`` the running job and the queue in order."""
+        found = engine.active() if state == "active" else engine.jobs(limit)
+        return [job.to_dict() for job in found]
+
+    @router.get("/api/v1/jobs/{job_id}")
+    def job(job_id: str) -> dict[str, Any]:
+        """A job as it stands now, with the pictures it has finished."""
+        return engine.job(job_id).to_dict()
+
+    @router.delete("/api/v1/jobs/{job_id}")
+    def cancel(job_id: str) -> dict[str, Any]:
+        """Stop a running job between two steps, or take it out of the queue.  Finished pictures are kept."""
+        engine.interrupt(job_id)
+        return engine.job(job_id).to_dict()
+
+    @router.post("/api/v1/jobs/{job_id}/skip")
+    def skip(job_id: str) -> dict[str, Any]:
+        """Leave out the picture under way and go on with the next."""
+        engine.skip(job_id)
+        return engine.job(job_id).to_dict()
+
+    @router.get("/api/v1/jobs/{job_id}/events")
+    async def events(
+        job_id: str,
+        request: Request,
+        after: Annotated[int, Query(ge=0)] = 0,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> StreamingResponse:
+        """What happens to a job, as server-sent events: queued, started, step, preview, picture, done, failed,
+        interrupted.  Resumes after ``Last-Event-ID`` or ``after``.
+        """
+        await asyncio.to_thread(engine.job, job_id)
+        if last_event_id and last_event_id.isdigit():
+            after = int(last_event_id)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_stream(engine, job_id, after), media_type="text/event-stream", headers=headers)
+
+    @router.get("/api/v1/jobs/{job_id}/preview")
+    def preview(job_id: str) -> Response:
+        """The newest rough picture of a running job, a JPEG."""
+        jpeg = engine.preview(job_id)
+        if jpeg is None:
+            raise NotFoundError("There is no preview of this job.")
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    @router.get("/api/v1/pictures/{output_id}")
+    def picture(output_id: str) -> FileResponse:
+        """A finished picture, byte for byte as it was saved."""
+        path = engine.output_path(output_id)
+        return FileResponse(path, filename=path.name, content_disposition_type="inline")
+
+    @router.post("/api/v1/inputs", status_code=201, openapi_extra=_PICTURE_BODY)
+    async def put_input(request: Request) -> dict[str, str]:
+        """Store a start image or mask (the raw file); requests name it by the ``id`` in the answer."""
+        data = await _body(request)
+        return {"id": await asyncio.to_thread(engine.put_input, data)}
+
+    @router.get("/api/v1/inputs/{sha256}")
+    def get_input(sha256: str) -> FileResponse:
+        """A stored start image or mask, byte for byte."""
+        return FileResponse(engine.input_path(sha256), media_type="application/octet-stream")
+
+    @router.post("/api/v1/reproduce", status_code=201, openapi_extra=_PICTURE_BODY)
+    async def reproduce(request: Request, filename: str = "the picture") -> dict[str, Any]:
+        """Run the recipe of a picture (the raw file) again; the job gets a ``verdict``."""
+        data = await _body(request)
+        return (await asyncio.to_thread(engine.reproduce, data, filename)).to_dict()
+
+    @router.post("/api/v1/png-info", openapi_extra=_PICTURE_BODY)
+    async def png_info(request: Request) -> dict[str, Any]:
+        """What a picture (the raw file) tells about how it was made, as a request and what could not be mapped."""
+        back = await asyncio.to_thread(engine.read_infotext, await _body(request))
+        return {"request": back.request.to_dict(), "start": dict(back.start), "unmapped": list(back.unmapped)}
+
+    @router.get("/api/v1/checkpoints")
+    def checkpoints(refresh: bool = False) -> list[dict[str, Any]]:
+        """The checkpoints of the models folder, the default first; ``refresh`` looks at the folder again."""
+        if refresh:
+            engine.refresh()
+        return [
+            {"name": entry.name, "title": entry.title, "sha256": entry.entry.sha256} for entry in engine.checkpoints()
+        ]
+
+    @router.get("/api/v1/samplers")
+    def samplers() -> list[dict[str, Any]]:
+        """The samplers by name, with what "Automatic" means beside each."""
+        return [
+            {"name": sampler.name, "aliases": list(sampler.aliases), "default_schedule": sampler.default_schedule}
+            for sampler in engine.samplers()
+        ]
+
+    @router.get("/api/v1/schedules")
+    def schedules() -> list[dict[str, Any]]:
+        """The noise schedules by name."""
+        return [{"name": schedule.name, "aliases": list(schedule.names)} for schedule in engine.schedules()]
+
+    return router
+
+
+async def _body(request: Request) -> bytes:
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > MAX_PICTURE:
+            raise PictureError(f"The picture is larger than {MAX_PICTURE // 1024**2} MB.")
+    if not parts:
+        raise RequestError("The body is empty; it must be the picture file itself.")
+    return bytes(parts)
+
+
+async def _stream(engine: Engine, job_id: str, after: int) -> AsyncIterator[str]:
+    """The job's events in the text/event-stream form, with a comment now and then so that proxies keep it open."""
+    queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def pump() -> None:
+        async for event in engine.follow(job_id, after):
+            data = json.dumps(asdict(event)["data"])
+            await queue.put(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n")
+        await queue.put(None)
+
+    pumping = asyncio.create_task(pump())
+    try:
+        while True:
+            try:
+                text = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
+            except TimeoutError:
+                yield ": still here\n\n"
+                continue
+            if text is None:
+                return
+            yield text
+    finally:
+        pumping.cancel()

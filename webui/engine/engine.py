@@ -1,0 +1,412 @@
+"""The engine: the job queue, the models folder and the plugins, behind one object that page, API and CLI call.
+
+Imports no torch: networks are computed behind an :class:`Executor`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from webui import families
+from webui.checkpoints.formats import Header, read_header
+from webui.checkpoints.hashes import HashCache
+from webui.checkpoints.library import Library, ModelEntry
+from webui.diffusion.schedules import Schedule
+from webui.engine.events import Events
+from webui.engine.executor import Executor, Order, Report
+from webui.engine.inputs import InputStore
+from webui.engine.jobs import Event, Job, JobState, Output, Progress
+from webui.engine.outputs import OutputFolder
+from webui.engine.resolve import resolve
+from webui.engine.store import JobStore
+from webui.errors import NotFoundError, OutputError, RequestError, WebUIError
+from webui.images.pixels import read_pixels
+from webui.metadata import infotext
+from webui.metadata.files import read_picture_texts
+from webui.metadata.recipe import Recipe, request_of_one
+from webui.plugins.manager import DROP_IN_PACKAGES, Plugins
+from webui.request import GenerationRequest
+from webui.samplers import Sampler
+from webui.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SERVER_PACKAGES = (*DROP_IN_PACKAGES, "webui.ui.tabs")
+KEPT_PREVIEWS = 50
+
+
+@dataclass(frozen=True)
+class CheckpointEntry:
+    """A checkpoint as the page shows it; what needs the file's header is read when asked for."""
+
+    entry: ModelEntry
+    plugins: Plugins
+
+    @property
+    def name(self) -> str:
+        """The name that requests use."""
+        return self.entry.name
+
+    @property
+    def title(self) -> str:
+        """The name with suffix and, when it is known, the short hash."""
+        return self.entry.title
+
+    @property
+    def native_size(self) -> int:
+        """The picture side in pixels that the model was trained at; 512 when the file cannot tell."""
+        header = self._header()
+        family = families.find_family(header, self.plugins.families) if header else None
+        return family.native_size(header) if family and header else 512
+
+    @property
+    def note(self) -> str:
+        """What the model says about itself in one line, "" for most."""
+        header = self._header()
+        return header.metadata.get("starter.note", "") if header else ""
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Example prompts that the model comes with."""
+        header = self._header()
+        return tuple(filter(None, header.metadata.get("starter.examples", "").split("\n"))) if header else ()
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Recommended "sampler", "schedule", "steps" and "cfg_scale", as far as the model states them."""
+        header = self._header()
+        return header_defaults(header) if header else {}
+
+    def _header(self) -> Header | None:
+        try:
+            return read_header(self.entry.path)
+        except WebUIError:
+            return None
+
+
+def header_defaults(header: Header) -> dict[str, Any]:
+    """The recommended settings in a file's metadata (``starter.defaults``: "sampler=Euler; cfg_scale=4")."""
+    pairs = (part.split("=", 1) for part in header.metadata.get("starter.defaults", "").split(";") if "=" in part)
+    kinds: dict[str, type] = {"steps": int, "cfg_scale": float, "sampler": str, "schedule": str}
+    found: dict[str, Any] = {}
+    for name, value in ((name.strip(), value.strip()) for name, value in pairs):
+        if name in kinds:
+            found[name] = kinds[name](value)
+    return found
+
+
+@dataclass
+class Engine:
+    """Jobs wait in the store; one thread hands them to the executor and records what it hears."""
+
+    settings: Settings
+    executor: Executor
+    plugins: Plugins
+    library: Library
+    store: JobStore
+    inputs: InputStore
+    events: Events = field(default_factory=Events)
+
+    def __post_init__(self) -> None:
+        self._live: OrderedDict[str, Job] = OrderedDict()
+        self._previews: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._closed = False
+        self._problems: list[str] = []
+
+    @classmethod
+    def create(cls, settings: Settings, executor: Executor) -> Engine:
+        """An engine on the folders of the settings, with the job list of an earlier run taken up again."""
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        plugins = Plugins.load(settings.extensions_dir if settings.load_extensions else None, packages=SERVER_PACKAGES)
+        library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
+        store = JobStore(settings.state_dir / "jobs.sqlite3")
+        return cls(settings, executor, plugins, library, store, InputStore(settings.state_dir / "inputs"))
+
+    def start(self) -> None:
+        """Take up unfinished jobs, load the default model, and begin to work."""
+        OutputFolder(self.settings.outputs_dir).clean()
+        for job in self.store.recover():
+            log.warning("job %s: %s", job.id, job.error)
+        self.executor.warm_up()
+        self._thread = threading.Thread(target=self._work, name="queue", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop working.  A job under way goes back into the queue for the next start."""
+        self._closed = True
+        self._wake.set()
+        self.executor.close()
+        self._thread.join(timeout=10)
+        self.store.close()
+
+    def submit(self, request: GenerationRequest) -> Job:
+        """Queue a request.  Raises RequestError when it names something that is not here."""
+        try:
+            resolved = resolve(request, self.plugins, self.library)
+        except RequestError:
+            self.library.refresh()
+            resolved = resolve(request, self.plugins, self.library)
+        if resolved.start is not None:
+            self.inputs.path(resolved.start.image)
+            if resolved.start.mask is not None:
+                self.inputs.path(resolved.start.mask.image)
+        return self._queue("generate", resolved.to_dict(), pictures=resolved.pictures)
+
+    def reproduce(self, data: bytes, filename: str) -> Job:
+        """Queue the reproduction of a picture file.  Raises MetadataError or PictureError when it tells nothing."""
+        read_pixels(data)
+        texts = read_picture_texts(data)
+        if "recipe" in texts:
+            request = request_of_one(Recipe.from_json(texts["recipe"])).to_dict()
+        elif "parameters" in texts:
+            request = infotext.to_request(infotext.parse(texts["parameters"]), GenerationRequest()).request.to_dict()
+        else:
+            raise NotFoundError(f"{filename} carries no recipe and no parameters, so it does not tell how it was made.")
+        return self._queue("reproduce", request, picture=self.inputs.put(data))
+
+    def job(self, job_id: str) -> Job:
+        """A job as it stands now.  Raises NotFoundError."""
+        with self._lock:
+            live = self._live.get(job_id)
+        job = live or self.store.job(job_id)
+        return replace(job, ahead=self._ahead(job)) if job.state is JobState.QUEUED else job
+
+    def jobs(self, limit: int = 50) -> list[Job]:
+        """The newest jobs first."""
+        with self._lock:
+            live = dict(self._live)
+        return [live.get(job.id, job) for job in self.store.recent(limit)]
+
+    def active(self) -> list[Job]:
+        """The running job, then the queued ones in order."""
+        running = [self.job(job.id) for job in self.store.in_state(JobState.RUNNING)]
+        queued = self.store.in_state(JobState.QUEUED)
+        ahead = len(running)
+        return [job for job in running if not job.state.is_over] + [
+            replace(job, ahead=ahead + number) for number, job in enumerate(queued)
+        ]
+
+    def interrupt(self, job_id: str) -> None:
+        """Stop a running job between two steps, or take a queued one out of the queue.  Raises NotFoundError."""
+        with self._lock:
+            job = self.job(job_id)
+            if job.state is JobState.QUEUED:
+                self._finish(job, JobState.INTERRUPTED, {})
+                return
+        self.executor.interrupt(job_id)
+
+    def skip(self, job_id: str) -> None:
+        """Leave out the picture under way.  Raises NotFoundError."""
+        self.job(job_id)
+        self.executor.skip(job_id)
+
+    def preview(self, job_id: str) -> bytes | None:
+        """The newest preview of a job, a JPEG, None when there is none."""
+        with self._lock:
+            found = self._previews.get(job_id)
+        return found[1] if found else None
+
+    def output(self, output_id: str) -> Output:
+        """A picture's record.  Raises NotFoundError."""
+        return self.store.output(output_id)
+
+    def output_path(self, output_id: str) -> Path:
+        """The file of a picture.  Raises NotFoundError when it was deleted."""
+        path = self.settings.outputs_dir / self.store.output(output_id).path
+        if not path.is_file():
+            raise NotFoundError(f"The picture file {path.name} is not there any more.")
+        return path
+
+    def put_input(self, data: bytes) -> str:
+        """Keep a start image, mask or other picture; returns its SHA-256.  Raises PictureError."""
+        read_pixels(data)
+        return self.inputs.put(data)
+
+    def input_path(self, sha256: str) -> Path:
+        """The file of a stored input picture.  Raises NotFoundError."""
+        return self.inputs.path(sha256)
+
+    def checkpoints(self) -> list[CheckpointEntry]:
+        """The checkpoints of the models folder, the default first."""
+        entries = self.library.entries()
+        if not entries:
+            return []
+        default = self.library.default_checkpoint()
+        ordered = sorted(entries, key=lambda entry: entry is not default)
+        return [CheckpointEntry(entry, self.plugins) for entry in ordered]
+
+    def refresh(self) -> None:
+        """Look at the models folder again."""
+        self.library.refresh()
+
+    def samplers(self) -> list[Sampler]:
+        """Every sampler, DPM++ 2M first as AUTOMATIC1111 has it."""
+        first = GenerationRequest().sampling.sampler
+        return sorted(self.plugins.samplers.values(), key=lambda sampler: (sampler.name != first, sampler.name))
+
+    def schedules(self) -> list[Schedule]:
+        """Every schedule, in the order of registration."""
+        return list(self.plugins.schedules.values())
+
+    def problems(self) -> list[str]:
+        """Sentences about extensions that were left out or failed."""
+        return list(dict.fromkeys([*self.plugins.problems, *self._problems]))
+
+    def tabs(self) -> list[Any]:
+        """The page's tabs in their order."""
+        return list(self.plugins.tabs)
+
+    def read_infotext(self, data: bytes) -> infotext.ReadBack:
+        """What a picture's text says, as a request: its recipe when it has one, else its parameters."""
+        texts = read_picture_texts(data)
+        if "recipe" in texts and "parameters" not in texts:
+            return infotext.ReadBack(request_of_one(Recipe.from_json(texts["recipe"])), {}, ())
+        if "parameters" not in texts:
+            raise NotFoundError("The picture carries no parameters; it was not made here, or its text was removed.")
+        return self.read_parameters(texts["parameters"])
+
+    def read_parameters(self, text: str) -> infotext.ReadBack:
+        """What a ``parameters`` text says, as a request; plugins may add to it."""
+        parsed = infotext.parse(text)
+        back = infotext.to_request(parsed, GenerationRequest())
+        plain = back.request.to_dict()
+        self.plugins.tell("read_infotext", fields=dict(parsed.fields), request=plain)
+        return replace(back, request=GenerationRequest.from_dict(plain))
+
+    def worker_status(self) -> str:
+        """One word about the executor."""
+        return self.executor.status()
+
+    async def follow(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """The events of a job as they happen; those of a job from before a restart are told from the store."""
+        job = self.job(job_id)
+        if job.state.is_over and not self.events.knows(job_id):
+            for event in _told_again(job):
+                if event.number > after:
+                    yield event
+            return
+        async for event in self.events.follow(job_id, after):
+            yield event
+
+    def _queue(self, kind: str, request: Mapping[str, Any], *, pictures: int = 1, picture: str = "") -> Job:
+        job = Job(
+            id=uuid.uuid4().hex,
+            kind=kind,
+            state=JobState.QUEUED,
+            request=request,
+            progress=Progress(pictures=pictures),
+            created=time.time(),
+        )
+        self.store.add(job, picture)
+        self.events.tell(job.id, "queued", asdict(job.progress))
+        self._wake.set()
+        return self.job(job.id)
+
+    def _ahead(self, job: Job) -> int:
+        return next((other.ahead for other in self.active() if other.id == job.id), 0)
+
+    def _work(self) -> None:
+        while not self._closed:
+            self._wake.clear()
+            queued = self.store.in_state(JobState.QUEUED)
+            if not queued:
+                self._wake.wait(timeout=60)
+                continue
+            try:
+                self._compute(queued[0])
+            except OutputError as error:
+                log.error("%s", error)  # the job list cannot be written: wait for the disk, nothing is lost
+                self._wake.wait(timeout=5)
+            except Exception:
+                log.exception("job %s", queued[0].id)
+                self._finish(self.job(queued[0].id), JobState.FAILED, {"error": _DEFECT})
+
+    def _compute(self, job: Job) -> None:
+        with self._lock:
+            if self.store.job(job.id).state is not JobState.QUEUED:
+                return
+            job = replace(job, state=JobState.RUNNING, started=time.time(), ahead=0)
+            self.store.begin(job)
+            self._keep(job)
+        self.events.tell(job.id, "started", asdict(job.progress))
+        order = Order(
+            job=job.id,
+            kind=job.kind,
+            request=job.request,
+            done=tuple(output.index for output in job.outputs),
+            picture=self.store.picture(job.id),
+        )
+        try:
+            self.executor.run(order, lambda report: self._hear(job.id, report))
+        except WebUIError as error:
+            if not self._closed:
+                self._finish(self._live[job.id], JobState.FAILED, {"error": str(error)})
+
+    def _hear(self, job_id: str, report: Report) -> None:
+        job = self._live[job_id]
+        data = dict(report.data)
+        if report.kind in ("progress", "preview"):
+            self._progress(job, report)
+        elif report.kind == "picture":
+            output = Output(**data)
+            self.store.add_output(job_id, output)
+            self._keep(replace(job, outputs=(*job.outputs, output)))
+            self.events.tell(job_id, "picture", data)
+        elif report.kind == "request":
+            self._keep(replace(job, request=data))
+        elif report.kind == "verdict":
+            self._keep(replace(job, verdict=data))
+        elif report.kind == "problem":
+            self._problems.append(str(data["sentence"]))
+        elif report.kind == "done":
+            self._finish(job, JobState.DONE, dict(job.verdict or {}))
+        elif report.kind == "interrupted":
+            self._finish(job, JobState.INTERRUPTED, {})
+        elif report.kind == "failed":
+            self._finish(job, JobState.FAILED, {"error": str(data["error"])})
+
+    def _progress(self, job: Job, report: Report) -> None:
+        progress = Progress(**report.data)
+        self._keep(replace(job, progress=progress))
+        if report.kind == "preview":
+            with self._lock:
+                self._previews[job.id] = (progress.preview, report.blob)
+                while len(self._previews) > KEPT_PREVIEWS:
+                    self._previews.popitem(last=False)
+        self.events.tell(job.id, "preview" if report.kind == "preview" else "step", asdict(progress))
+
+    def _finish(self, job: Job, state: JobState, data: Mapping[str, Any]) -> None:
+        progress = replace(job.progress, eta_s=None, phase=state.value)
+        job = replace(job, state=state, error=data.get("error"), finished=time.time(), ahead=0, progress=progress)
+        self._keep(job)
+        try:
+            self.store.save(job)
+        finally:
+            self.events.tell(job.id, state.value, data)
+
+    def _keep(self, job: Job) -> None:
+        with self._lock:
+            self._live[job.id] = job
+            self._live.move_to_end(job.id)
+            while len(self._live) > KEPT_PREVIEWS:
+                self._live.popitem(last=False)
+
+
+_DEFECT = "Something went wrong inside the program; the log names the place. The next jobs go on."
+
+
+def _told_again(job: Job) -> list[Event]:
+    """The events that matter of a job that is over, from its record."""
+    pictures = [Event(job.id, number, "picture", asdict(output)) for number, output in enumerate(job.outputs, start=1)]
+    data: dict[str, Any] = {"error": job.error} if job.error else dict(job.verdict or {})
+    return [*pictures, Event(job.id, len(pictures) + 1, job.state.value, data)]

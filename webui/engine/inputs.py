@@ -1,0 +1,51 @@
+"""Start images, masks and pictures to reproduce, kept by the SHA-256 of their bytes, exactly as they came."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from webui.errors import NotFoundError, OutputError
+
+
+@dataclass(frozen=True)
+class InputStore:
+    """Files in ``folder``, named by their digest."""
+
+    folder: Path
+
+    def put(self, data: bytes) -> str:
+        """Keep the bytes; returns their SHA-256.  Putting the same bytes twice keeps one file."""
+        digest = hashlib.sha256(data).hexdigest()
+        target = self.folder / digest
+        if target.exists():
+            return digest
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".tmp-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(temporary).replace(target)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise OutputError(f"The picture could not be stored in {self.folder}: {error.strerror}.") from error
+        return digest
+
+    def path(self, digest: str) -> Path:
+        """Where the bytes with this digest are.  Raises NotFoundError."""
+        target = self.folder / digest
+        if len(digest) != 64 or not digest.isalnum() or not target.is_file():
+            raise NotFoundError(f"The input picture {digest[:12]}… is not stored here; upload it again.")
+        return target
+
+    def get(self, digest: str) -> bytes:
+        """The bytes with this digest.  Raises NotFoundError."""
+        return self.path(digest).read_bytes()

@@ -1,0 +1,40 @@
+"""Answers every "default" of a request from the registries and the models folder.  Torch-free, so that a request with
+an unknown name is refused when it is made, not when its turn comes.
+"""
+
+from __future__ import annotations
+
+from webui.checkpoints.library import Library
+from webui.diffusion.schedules import resolve_schedule, split_sampler_name
+from webui.errors import unknown_name
+from webui.plugins.manager import Plugins
+from webui.request import GenerationRequest
+from webui.samplers import find_sampler
+
+
+def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> GenerationRequest:
+    """The request with nothing random or "default" left.  Raises RequestError for names that are not known here."""
+    samplers, schedules = list(plugins.samplers.values()), list(plugins.schedules.values())
+    name, split_schedule = request.sampling.sampler, request.sampling.schedule
+    if name not in plugins.samplers:
+        name, found = split_sampler_name(name, samplers, schedules)
+        split_schedule = found if split_schedule == "Automatic" else split_schedule
+    sampler = find_sampler(name, samplers)
+    schedule = resolve_schedule(sampler, split_schedule, schedules)
+    for use in request.modules:
+        if use.name not in plugins.conditioning_modules:
+            raise unknown_name("conditioning module", use.name, plugins.conditioning_modules)
+    eta = request.sampling.eta
+    return request.resolved(
+        checkpoint=library.find(request.checkpoint).name,
+        sampler=sampler.name,
+        schedule=schedule.name,
+        eta=(sampler.default_eta or 0.0) if eta is None else eta,
+    )
+
+
+def schedule_label(request: GenerationRequest, plugins: Plugins) -> str:
+    """What AUTOMATIC1111 writes as "Schedule type": a sampler without a default of its own stays "Automatic"."""
+    sampler = plugins.samplers[request.sampling.sampler]
+    plain = sampler.default_schedule is None and request.sampling.schedule == "Uniform"
+    return "Automatic" if plain else request.sampling.schedule

@@ -1,0 +1,173 @@
+"""The durable record of jobs: SQLite in WAL mode beside the pictures.
+
+A job is here before it is queued, a picture before its event is told, so that a crash loses nothing that was shown.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from webui.engine.jobs import Job, JobState, Output, Progress
+from webui.errors import NotFoundError, OutputError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
+    request TEXT NOT NULL, progress TEXT NOT NULL, picture TEXT NOT NULL, error TEXT, verdict TEXT,
+    created REAL NOT NULL, started REAL, finished REAL, attempts INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state, number);
+CREATE TABLE IF NOT EXISTS outputs (
+    id TEXT PRIMARY KEY, job TEXT NOT NULL REFERENCES jobs (id), picture_index INTEGER NOT NULL, path TEXT NOT NULL,
+    seed INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, infotext TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outputs_job ON outputs (job, picture_index);
+"""
+MAX_ATTEMPTS = 2
+"""A job that was under way when the program ended is taken up again this many times in all."""
+
+
+@dataclass
+class JobStore:
+    """The database at ``path``.  One connection, used from several threads under a lock."""
+
+    path: Path
+    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = sqlite3.connect(self.path, timeout=10, check_same_thread=False, isolation_level=None)
+            self._database.row_factory = sqlite3.Row
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                self._database.execute(f"PRAGMA {pragma}").close()
+            self._database.executescript(SCHEMA)
+        except sqlite3.Error as error:
+            raise OutputError(f"The job list {self.path} cannot be opened: {error}.") from error
+
+    def add(self, job: Job, picture: str = "") -> None:
+        """Record a new job; ``picture`` is the digest of the file that a reproduction is about."""
+        self._write(
+            "INSERT INTO jobs (id, kind, state, request, progress, picture, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (job.id, job.kind, job.state.value, json.dumps(dict(job.request)), json.dumps(asdict(job.progress)),
+             picture, job.created),
+        )  # fmt: skip
+
+    def save(self, job: Job) -> None:
+        """Record a job's state, progress, request, error and verdict."""
+        self._write(
+            "UPDATE jobs SET state = ?, request = ?, progress = ?, error = ?, verdict = ?, started = ?, finished = ? "
+            "WHERE id = ?",
+            (job.state.value, json.dumps(dict(job.request)), json.dumps(asdict(job.progress)), job.error,
+             json.dumps(job.verdict) if job.verdict is not None else None, job.started, job.finished, job.id),
+        )  # fmt: skip
+
+    def begin(self, job: Job) -> None:
+        """Record that a job is under way, and count the attempt."""
+        self.save(job)
+        self._write("UPDATE jobs SET attempts = attempts + 1 WHERE id = ?", (job.id,))
+
+    def add_output(self, job_id: str, output: Output) -> None:
+        """Record a saved picture."""
+        self._write(
+            "INSERT INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (output.id, job_id, output.index, output.path, output.seed, output.width, output.height, output.infotext),
+        )
+
+    def job(self, job_id: str) -> Job:
+        """A job with its outputs.  Raises NotFoundError."""
+        found = self._jobs("WHERE id = ?", (job_id,))
+        if not found:
+            raise NotFoundError(f"There is no job {job_id}.")
+        return found[0]
+
+    def recent(self, limit: int) -> list[Job]:
+        """The newest jobs first."""
+        return self._jobs("ORDER BY number DESC LIMIT ?", (limit,))
+
+    def in_state(self, state: JobState) -> list[Job]:
+        """The jobs in a state, oldest first."""
+        return self._jobs("WHERE state = ? ORDER BY number", (state.value,))
+
+    def picture(self, job_id: str) -> str:
+        """The digest of the file that a reproduction is about, "" for other jobs."""
+        rows = self._read("SELECT picture FROM jobs WHERE id = ?", (job_id,))
+        return str(rows[0]["picture"]) if rows else ""
+
+    def output(self, output_id: str) -> Output:
+        """A picture's record.  Raises NotFoundError."""
+        rows = self._read("SELECT * FROM outputs WHERE id = ?", (output_id,))
+        if not rows:
+            raise NotFoundError(f"There is no picture {output_id}.")
+        return _output(rows[0])
+
+    def recover(self) -> list[Job]:
+        """After a restart: put jobs that were under way back into the queue, or mark them failed after two attempts.
+
+        Returns the jobs that failed so.
+        """
+        failed = []
+        for row in self._read("SELECT id, attempts FROM jobs WHERE state = ?", (JobState.RUNNING.value,)):
+            job = self.job(row["id"])
+            if row["attempts"] < MAX_ATTEMPTS:
+                self.save(replace(job, state=JobState.QUEUED, started=None))
+            else:
+                error = "The program ended twice while this job was under way, so it was not started again."
+                failed.append(replace(job, state=JobState.FAILED, error=error, finished=time.time()))
+                self.save(failed[-1])
+        return failed
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    def _jobs(self, clause: str, values: Iterable[Any]) -> list[Job]:
+        return [self._job(row) for row in self._read(f"SELECT * FROM jobs {clause}", values)]
+
+    def _job(self, row: sqlite3.Row) -> Job:
+        outputs = self._read("SELECT * FROM outputs WHERE job = ? ORDER BY picture_index", (row["id"],))
+        return Job(
+            id=row["id"],
+            kind=row["kind"],
+            state=JobState(row["state"]),
+            request=json.loads(row["request"]),
+            progress=Progress(**json.loads(row["progress"])),
+            outputs=tuple(map(_output, outputs)),
+            error=row["error"],
+            verdict=json.loads(row["verdict"]) if row["verdict"] else None,
+            created=row["created"],
+            started=row["started"],
+            finished=row["finished"],
+        )
+
+    def _read(self, statement: str, values: Iterable[Any]) -> list[sqlite3.Row]:
+        with self._lock, closing(self._database.execute(statement, tuple(values))) as cursor:
+            return cursor.fetchall()
+
+    def _write(self, statement: str, values: Iterable[Any]) -> None:
+        try:
+            with self._lock:
+                self._database.execute(statement, tuple(values)).close()
+        except sqlite3.Error as error:
+            raise OutputError(f"The job list {self.path} cannot be written ({error}); is the disk full?") from error
+
+
+def _output(row: sqlite3.Row) -> Output:
+    return Output(
+        id=row["id"],
+        path=row["path"],
+        index=row["picture_index"],
+        seed=row["seed"],
+        width=row["width"],
+        height=row["height"],
+        infotext=row["infotext"],
+    )

@@ -1,0 +1,145 @@
+"""Stable Diffusion 1.x in CompVis' single-file layout, at any width: the true 860 M and the embedded model alike.
+
+Key layout: CompVis/stable-diffusion ``configs/stable-diffusion/v1-inference.yaml`` and the modules it names.  Head and
+group counts leave no trace in the shapes; a file may state them in its metadata under ``starter.config`` (JSON).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from webui.checkpoints import keys
+from webui.hooks import hookimpl
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from webui.checkpoints.formats import Header, SafetensorsFile
+    from webui.device import Compute
+    from webui.model import Model
+
+Network = TypeVar("Network", bound="nn.Module")
+CONFIG_KEY = "starter.config"
+SCALE_FACTOR = 0.18215
+LATENT_RGB = (
+    (0.3512, 0.2297, 0.3227),
+    (0.3250, 0.4974, 0.2350),
+    (-0.2829, 0.1762, 0.2721),
+    (-0.2120, -0.2616, -0.7177),
+)
+"""Latent channels to red, green, blue in about [-1, 1] (comfyanonymous/ComfyUI, ``comfy/latent_formats.py``)."""
+
+
+@dataclass(frozen=True)
+class StableDiffusion1:
+    """Recognised by its UNet below ``model.diffusion_model.`` and a CLIP text encoder with Hugging Face names."""
+
+    name: str = "Stable Diffusion 1"
+
+    def detect(self, header: Header) -> bool:
+        """Whether the three networks of SD1 are there and the UNet's projections are convolutions (SD2: linear)."""
+        shapes = header.shapes(keys.UNET_PREFIX)
+        projection = shapes.get("input_blocks.1.1.proj_in.weight", ())
+        has_text = any(name.startswith(keys.CLIP_PREFIX) for name in header.tensors)
+        has_vae = any(name.startswith(keys.VAE_PREFIX) for name in header.tensors)
+        return len(projection) == 4 and has_text and has_vae
+
+    def native_size(self, header: Header) -> int:
+        """512, unless the file's metadata says otherwise."""
+        return int(_config(header).get("native_size", 512))
+
+    def build(self, file: SafetensorsFile, compute: Compute) -> Model:
+        """The model with its weights in ``compute``'s dtype.  Raises CheckpointError with a report of keys."""
+        import torch
+
+        from webui.diffusion.prediction import Prediction
+        from webui.diffusion.schedules import NoiseTable
+        from webui.model import Model
+        from webui.networks.clip import ClipTextConfig, ClipTextEncoder
+        from webui.networks.unet import UNet, UNetConfig
+        from webui.networks.vae import AutoencoderKL, VAEConfig
+        from webui.prompt.tokenizer import Tokenizer
+
+        config = _config(file.header)
+        unet, vae, text = (_part(config, name) for name in ("unet", "vae", "text"))
+        text_shapes = _text_shapes(file.header)
+        table = NoiseTable.scaled_linear()
+        names = file.header.tensors
+        with torch.device("meta"):
+            networks = (
+                UNet(UNetConfig.from_shapes(
+                    file.header.shapes(keys.UNET_PREFIX), unet.get("num_heads"), unet.get("norm_groups")
+                )),
+                AutoencoderKL(VAEConfig.from_shapes(file.header.shapes(keys.VAE_PREFIX), vae.get("norm_groups"))),
+                ClipTextEncoder(ClipTextConfig.from_shapes(text_shapes, text.get("heads"))),
+            )  # fmt: skip
+        loaded_unet = _fill(networks[0], file, keys.UNET_PREFIX, compute.dtype, compute)
+        loaded_vae = _fill(networks[1], file, keys.VAE_PREFIX, compute.vae_dtype, compute)
+        loaded_text = _fill(networks[2], file, keys.CLIP_PREFIX, compute.dtype, compute)
+        matrix = config.get("latent_rgb", {"matrix": LATENT_RGB, "bias": (0.0, 0.0, 0.0)})
+        return Model(
+            name=file.path.stem,
+            sha256="",
+            family=self.name,
+            tokenizer=Tokenizer(),
+            text_encoder=loaded_text,
+            unet=loaded_unet,
+            vae=loaded_vae,
+            prediction=Prediction.V if _is_v(file.header, config) else Prediction.EPSILON,
+            noise_table=table.zero_terminal_snr() if "ztsnr" in names else table,
+            scale_factor=float(config.get("scale_factor", SCALE_FACTOR)),
+            native_size=self.native_size(file.header),
+            latent_rgb=torch.tensor(matrix["matrix"], dtype=torch.float32),
+            latent_rgb_bias=torch.tensor(matrix["bias"], dtype=torch.float32),
+            compute=compute,
+        )
+
+
+def _config(header: Header) -> dict[str, Any]:
+    """The file's own statement about itself; empty when it has none or one that is not a JSON object."""
+    try:
+        config = json.loads(header.metadata.get(CONFIG_KEY, "{}"))
+    except ValueError:
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = config.get(name, {})
+    return part if isinstance(part, Mapping) else {}
+
+
+def _is_v(header: Header, config: Mapping[str, Any]) -> bool:
+    """Whether the UNet predicts v: by metadata, else by the marker tensor."""
+    stated = header.metadata.get("modelspec.prediction_type", "")
+    return stated.lower().startswith("v") or "v_pred" in header.tensors
+
+
+def _text_shapes(header: Header) -> dict[str, tuple[int, ...]]:
+    return {_text_name(name): shape for name, shape in header.shapes(keys.CLIP_PREFIX).items()}
+
+
+def _text_name(name: str) -> str:
+    """The encoder's own name of a tensor: some merged checkpoints lack the ``text_model.`` level."""
+    return name if name.startswith("text_model.") else f"text_model.{name}"
+
+
+def _fill(network: Network, file: SafetensorsFile, prefix: str, dtype: torch.dtype, compute: Compute) -> Network:
+    """The network, built on the meta device, with the file's tensors below ``prefix`` as its parameters."""
+    rename = _text_name if prefix == keys.CLIP_PREFIX else str
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {rename(name): shape for name, shape in file.header.shapes(prefix).items()}
+    keys.require(keys.compare(found, wanted), file.path.name)
+    tensors = {rename(name): tensor for name, tensor in file.load(prefix, dtype, compute.device).items()}
+    network.load_state_dict({name: tensors[name] for name in wanted}, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+@hookimpl
+def register_model_families() -> list[StableDiffusion1]:
+    """Stable Diffusion 1.x."""
+    return [StableDiffusion1()]

@@ -1,0 +1,34 @@
+"""latent <-> picture, one picture at a time, so that a picture does not depend on its batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from webui.diffusion.noise import posterior_noise
+from webui.model import Model
+from webui.result import Pixels
+
+
+def encode(pixels: Pixels, model: Model, seed: int) -> Tensor:
+    """The model-space latent (1, C, H/8, W/8) float32 of a picture (H, W, 3) uint8, H and W multiples of the factor.
+
+    The VAE gives a distribution; its sample uses the noise of ``seed``, as AUTOMATIC1111 does.
+    """
+    compute = model.compute
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(compute.device, torch.float32)
+    posterior = model.vae.encode((tensor / 255.0 * 2.0 - 1.0).to(compute.vae_dtype))
+    noise = posterior_noise(seed, posterior.mean.shape[1:], compute.device)[None]
+    return posterior.sample(noise).float() * model.scale_factor
+
+
+def decode(latent: Tensor, model: Model) -> Pixels:
+    """The picture (H, W, 3) uint8 of one latent (1, C, h, w).
+
+    Grey levels are truncated, not rounded, as AUTOMATIC1111 does (``modules/processing.py``).
+    """
+    decoded = model.vae.decode((latent / model.scale_factor).to(model.compute.vae_dtype)).float()
+    levels = ((decoded[0] + 1.0) / 2.0).clamp(0.0, 1.0) * 255.0
+    pixels: Pixels = levels.permute(1, 2, 0).cpu().numpy().astype(np.uint8)
+    return pixels

@@ -1,0 +1,93 @@
+"""The recipe: everything needed to make a picture again and to tell whether it came out the same.
+
+Canonical JSON (sorted keys, no spaces, UTF-8) in the PNG's ``recipe`` text.  It holds the *resolved* request, so
+nothing in it is random or "default".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from webui.errors import MetadataError, RequestError
+from webui.request import GenerationRequest
+from webui.result import Environment, ModelFile, Plugin
+
+FORMAT = 1
+"""Raised when a reader of an older version would misunderstand the record."""
+MAX_RECIPE = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How picture ``index`` of a job was made.  ``pixels`` is the digest of the decoded picture (``pixel_digest``).
+
+    ``inputs`` are the SHA-256 of every picture that was read (start image, mask).
+    """
+
+    request: GenerationRequest
+    index: int
+    models: tuple[ModelFile, ...]
+    inputs: tuple[str, ...]
+    environment: Environment
+    plugins: tuple[Plugin, ...]
+    pixels: str
+
+    def to_json(self) -> str:
+        """The canonical text."""
+        data: dict[str, Any] = {
+            "format": FORMAT,
+            "request": self.request.to_dict(),
+            "index": self.index,
+            "models": [asdict(model) for model in self.models],
+            "inputs": list(self.inputs),
+            "environment": self.environment.to_dict(),
+            "plugins": [asdict(plugin) for plugin in self.plugins],
+            "pixels": self.pixels,
+        }
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a recipe.  Raises MetadataError when it is damaged or of a newer format."""
+        if len(text) > MAX_RECIPE:
+            raise MetadataError(f"The picture's recipe has {len(text)} characters; at most {MAX_RECIPE} are read.")
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise MetadataError(f"The recipe has format {data['format']}; this version reads format {FORMAT}.")
+            return cls(
+                request=GenerationRequest.from_dict(data["request"]),
+                index=_whole(data["index"]),
+                models=tuple(ModelFile(**model) for model in data["models"]),
+                inputs=tuple(str(digest) for digest in data["inputs"]),
+                environment=Environment(**data["environment"]),
+                plugins=tuple(Plugin(**plugin) for plugin in data["plugins"]),
+                pixels=str(data["pixels"]),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:
+            raise MetadataError(
+                f"The picture's recipe is damaged ({error}); its plain parameters may still be read."
+            ) from error
+
+
+def request_of_one(recipe: Recipe) -> GenerationRequest:
+    """The request that makes just the recipe's picture: its own seed, a batch of one."""
+    assert recipe.request.seed is not None
+    return replace(recipe.request, seed=recipe.request.seed + recipe.index, batch_size=1, batch_count=1)
+
+
+def input_digests(request: GenerationRequest) -> tuple[str, ...]:
+    """The stored pictures that a request reads."""
+    if request.start is None:
+        return ()
+    mask: Sequence[str] = (request.start.mask.image,) if request.start.mask else ()
+    return (request.start.image, *mask)
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"index {value!r}")
+    return value

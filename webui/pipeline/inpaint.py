@@ -1,0 +1,111 @@
+"""Painting a masked part anew: img2img whose latent is held to the original outside the mask, pasted back exactly.
+
+Order and blending as AUTOMATIC1111 ``modules/processing.py`` (StableDiffusionProcessingImg2Img) and
+``modules/sd_samplers_cfg_denoiser.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from webui.diffusion.noise import ImageNoise
+from webui.images import masks
+from webui.images.masks import Plan
+from webui.images.resize import resize
+from webui.pipeline.denoising import Setup, latent_shape, seeds, walk
+from webui.pipeline.img2img import StartPictures, img2img, start_latent, start_of
+from webui.pipeline.moments import Made, Moment
+from webui.pipeline.txt2img import finished
+from webui.request import GenerationRequest, MaskedContent
+from webui.result import MadePicture
+from webui.samplers import Denoise
+
+
+def inpaint(
+    request: GenerationRequest, setup: Setup, pictures: StartPictures, indices: Sequence[int]
+) -> Iterator[Moment]:
+    """The moments of painting the mask anew for the pictures ``indices``.
+
+    An empty mask paints nothing: the pictures are the start image at the size asked for.
+    """
+    assert request.start is not None and request.start.mask is not None and pictures.mask is not None
+    mask = masks.read_mask(pictures.mask)
+    planned = masks.plan(pictures.image, mask, request.start.mask, request.size, request.start.resize_mode)
+    if planned is None:
+        yield from _untouched(request, pictures, indices)
+        return
+    noise = ImageNoise(seeds(request, indices), latent_shape(request, setup.model), setup.model.compute.device)
+    painted = _latent_mask(planned, request, setup)
+    original = _original_latent(planned, painted, request, setup, indices)
+    start = start_of(request, setup)
+    x = original * start.picture + noise.initial() * start.noise
+    constrain = _constrain(original, painted, before=setup.sampler.grid is not None)
+    result = yield from walk(request, setup, start, indices, noise, x, constrain)
+    for moment in finished(request, setup, indices, result * painted + original * (1 - painted)):
+        yield _pasted(moment, planned)
+
+
+def run(request: GenerationRequest, setup: Setup, pictures: StartPictures, indices: Sequence[int]) -> Iterator[Moment]:
+    """img2img, or inpainting when the request has a mask."""
+    assert request.start is not None
+    make = img2img if request.start.mask is None else inpaint
+    return make(request, setup, pictures, indices)
+
+
+def _untouched(request: GenerationRequest, pictures: StartPictures, indices: Sequence[int]) -> Iterator[Moment]:
+    pixels = resize(pictures.image, request.size.width, request.size.height)
+    for index, seed in zip(indices, seeds(request, indices), strict=True):
+        yield Made(MadePicture(pixels=pixels, index=index, seed=seed))
+
+
+def _latent_mask(planned: Plan, request: GenerationRequest, setup: Setup) -> Tensor:
+    """(1, 1, h, w): 1 where the latent is painted anew."""
+    _, height, width = latent_shape(request, setup.model)
+    mask = torch.from_numpy(masks.latent_mask(planned.mask, width, height))
+    return mask[None, None].to(setup.model.compute.device)
+
+
+def _original_latent(
+    planned: Plan, painted: Tensor, request: GenerationRequest, setup: Setup, indices: Sequence[int]
+) -> Tensor:
+    """The latent that is held outside the mask, with what the request wants under it (B, C, h, w)."""
+    assert request.start is not None and request.start.mask is not None
+    latent = start_latent(planned.start, request, setup, indices)
+    content = request.start.mask.content
+    if content is MaskedContent.LATENT_NOISE:
+        fresh = ImageNoise(seeds(request, indices), latent_shape(request, setup.model), latent.device)
+        return latent * (1 - painted) + fresh.initial() * painted
+    if content is MaskedContent.LATENT_NOTHING:
+        return latent * (1 - painted)
+    return latent
+
+
+def _constrain(original: Tensor, painted: Tensor, *, before: bool) -> Callable[[Denoise], Denoise]:
+    """A denoiser held to the original outside the mask.
+
+    Samplers on sigmas have what the model saw replaced; those on timesteps have the model look at a latent whose
+    outside is the clean original (``before``), as AUTOMATIC1111 does with ``mask_before_denoising``.
+    """
+
+    def wrap(denoise: Denoise) -> Denoise:
+        def after_denoising(x: Tensor, sigma: float) -> Tensor:
+            return denoise(x, sigma) * painted + original * (1 - painted)
+
+        def before_denoising(x: Tensor, sigma: float) -> Tensor:
+            preserving = math.sqrt(1.0 + sigma**2)
+            return denoise(x * painted + original * preserving * (1 - painted), sigma)
+
+        return before_denoising if before else after_denoising
+
+    return wrap
+
+
+def _pasted(moment: Moment, planned: Plan) -> Moment:
+    if not isinstance(moment, Made):
+        return moment
+    return Made(replace(moment.picture, pixels=masks.paste_over(moment.picture.pixels, planned)))

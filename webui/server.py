@@ -1,0 +1,116 @@
+"""One engine, one web app with the API and the page on it, behind one guard."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import urllib.request
+import webbrowser
+from pathlib import Path
+
+from webui.engine.executor import WorkerProcess
+from webui.errors import RequestError
+from webui.guard import LOOPBACK, Guard
+from webui.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_S = 2
+"""Open event streams may keep the server from stopping for so long."""
+
+
+def serve(settings: Settings, *, open_browser: bool) -> int:
+    """Run until interrupted.  Raises RequestError when the address cannot be used."""
+    if settings.host not in LOOPBACK and settings.password is None:
+        raise RequestError(
+            f"--host {settings.host} would let everybody on the network in; set a password with --password, "
+            "or leave --host out to serve this computer alone."
+        )
+    _check_port(settings)
+    executor = WorkerProcess(settings)  # first: torch is imported there while Gradio is imported here
+    uploads = settings.state_dir / "uploads"
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": str(uploads),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    try:
+        _empty(uploads)
+
+        import uvicorn
+
+        from webui.api.app import build_app
+        from webui.engine.engine import Engine
+        from webui.ui.app import mount
+
+        engine = Engine.create(settings, executor)
+        app = build_app(engine)
+        mount(app, engine)
+        guard = Guard(
+            app=app,
+            hosts=(*LOOPBACK, settings.host, *settings.allowed_hosts),
+            outputs_root=settings.outputs_dir.resolve(),
+            uploads_root=uploads.resolve(),
+            password=settings.password,
+        )
+        engine.start()
+        address = f"http://{_shown(settings.host)}:{settings.port}/"
+        threading.Thread(target=_announce, args=(address, open_browser), name="announce", daemon=True).start()
+        try:
+            uvicorn.run(
+                guard,
+                host=settings.host,
+                port=settings.port,
+                log_level="warning",
+                timeout_graceful_shutdown=SHUTDOWN_S,
+                server_header=False,
+            )
+        finally:
+            engine.close()
+    finally:
+        executor.close()
+    return 0
+
+
+def _announce(address: str, open_browser: bool) -> None:
+    """Print the address when it answers, and open the browser on it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{address}health", timeout=5):
+                break
+        except OSError:
+            time.sleep(0.1)
+    print(f"Running on {address}  (Ctrl+C stops it)", flush=True)
+    if open_browser:
+        webbrowser.open(address)
+
+
+def _check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise RequestError(
+                f"The address {settings.host}:{settings.port} cannot be used ({error.strerror}); "
+                "another program, or this one, may run there already. Choose another with --port."
+            ) from error
+
+
+def _empty(folder: Path) -> None:
+    """A new, empty folder for the page's uploads; an earlier run's leftovers go."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _shown(host: str) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
