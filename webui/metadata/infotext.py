@@ -119,7 +119,7 @@ def _pairs_of(request: GenerationRequest, facts: InfotextFacts) -> dict[str, str
         # AUTOMATIC1111 has one eta for the samplers that add no noise by default and one for the ancestral ones.
         pairs["Eta" if facts.default_eta else "Eta DDIM"] = str(float(sampling.eta))
     for key, value in facts.extra.items():
-        pairs.setdefault(_as_key(key), str(value))
+        pairs.setdefault(_as_key(key), str(value).encode("utf-8", "replace").decode())
     return pairs
 
 
@@ -148,7 +148,7 @@ def _layout(request: GenerationRequest, pairs: Mapping[str, str], facts: Infotex
 
 def quote(value: str) -> str:
     """``value``, as a JSON string where it would not be read back as it is."""
-    plain = not re.search(r'[,:\n\r]|^"|^$', value) and value == value.strip()
+    plain = not re.search(r'[,:\x00-\x1f]|^"|^$', value) and value == value.strip()
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
@@ -188,8 +188,8 @@ def _prompts(lines: list[str]) -> tuple[str, str]:
     return "\n".join(prompt), "\n".join(negative)
 
 
-# AUTOMATIC1111 searches pairs with \s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$) from every position, which takes
-# quadratic time on a long line without colons.  These are the same pairs, found run by run.
+# AUTOMATIC1111 searches pairs with \s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$) from every position: quadratic
+# time on a long line without colons.  These are the same pairs, found run by run.
 _KEY_CHARACTERS = re.compile(r"[\w \-/]+")
 _WORD_CHARACTER = re.compile(r"\w")
 _QUOTED = re.compile(r'("(?:\\.|[^\\"])+")(?:,|$)')
