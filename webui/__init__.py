@@ -24,6 +24,7 @@ The folders read like the data flow; an import points only upwards in this list 
     plugins/        finds built-in parts and extensions, builds the plugin manager
     engine/         the one place with state: jobs, worker process, events, outputs
     api/            REST            ui/  the page (neither sees the other)
+    guard.py        in front of everything: who may talk to the server, which files it hands out
     server.py       one engine, one web app        cli.py  serve, generate, reproduce, info, models
 
 A folder with * is a drop-in folder: one thing per file, picked up because the file is there.  Modules that the server

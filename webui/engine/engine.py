@@ -19,7 +19,7 @@ from webui import families
 from webui.checkpoints.formats import Header, read_header
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
-from webui.diffusion.schedules import Schedule
+from webui.diffusion.schedules import AUTOMATIC, Schedule, split_sampler_name
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report
 from webui.engine.inputs import InputStore
@@ -278,10 +278,17 @@ class Engine:
     def read_parameters(self, text: str) -> infotext.ReadBack:
         """What a ``parameters`` text says, as a request; plugins may add to it."""
         parsed = infotext.parse(text)
-        back = infotext.to_request(parsed, GenerationRequest())
+        back = infotext.to_request(parsed, GenerationRequest(), split_sampler=self._split_sampler)
         plain = back.request.to_dict()
         self.plugins.tell("read_infotext", fields=dict(parsed.fields), request=plain)
         return replace(back, request=GenerationRequest.from_dict(plain))
+
+    def _split_sampler(self, text: str) -> tuple[str, str]:
+        """An old combined sampler name in two; one that is not known here stays whole, for the page to show."""
+        try:
+            return split_sampler_name(text, self.plugins.samplers.values(), self.plugins.schedules.values())
+        except RequestError:
+            return text, AUTOMATIC
 
     def worker_status(self) -> str:
         """One word about the executor."""
