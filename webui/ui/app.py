@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-# Read by gradio when it is imported: no statistics, no update check.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
@@ -23,7 +16,9 @@ from webui.ui import texts
 from webui.ui.assets import read_asset
 from webui.ui.context import PageContext
 from webui.ui.form import DEFAULTS, RECOMMENDED, follow_recommendation, recommendation
-from webui.ui.generation import EVENT, field_update
+from webui.ui.generation import field_update
+from webui.ui.notices import EVENT, connect, sentence
+from webui.ui.widgets.notice import Notice
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -40,11 +35,8 @@ CACHE_SWEEP_S = (3600, 86400)
 def mount(app: FastAPI, engine: Engine, path: str = "/") -> FastAPI:
     """``app`` with the page on ``path``; every other route must be registered before.
 
-    Uploads live in a temporary folder of this process.  Of the disk only the outputs folder is served.
+    Of the disk only the outputs folder is served; uploads go where ``GRADIO_TEMP_DIR`` says.
     """
-    uploads = tempfile.mkdtemp(prefix="webui-page-")
-    atexit.register(shutil.rmtree, uploads, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = uploads
     engine.settings.outputs_dir.mkdir(parents=True, exist_ok=True)
     gr.set_static_paths([engine.settings.outputs_dir])
     page = build_page(engine)
@@ -93,9 +85,10 @@ def build_page(engine: Engine) -> Any:
             gr.HTML(_BAR_LINKS, elem_id="bar_links")
         note = gr.HTML(_note(engine, chosen), elem_id="model_note")
         problem_lines = gr.HTML(elem_id="problems")
+        notice = Notice(elem_id="notice")
         recommended = gr.State({name: initial[name] for name in RECOMMENDED})
         with gr.Tabs(elem_id="tabs") as tabs:
-            context = PageContext(engine=engine, checkpoint=checkpoint, tabs=tabs, initial=initial)
+            context = PageContext(engine=engine, checkpoint=checkpoint, tabs=tabs, notice=notice, initial=initial)
             for tab in sorted(engine.tabs(), key=lambda one: (one.order, one.id)):
                 with gr.Tab(tab.label, id=tab.id, elem_id=f"tab_{tab.id}"):
                     try:
@@ -122,10 +115,10 @@ def _wire(page: Any, engine: Engine, context: PageContext, refresh: Any, note: A
         value = entry.name if entry is not None else None
         return gr.Dropdown(choices=_choices(engine), value=value), _note(engine, entry)
 
-    def look_again(current: str | None) -> tuple[Any, str]:
+    def look_again(current: str | None) -> tuple[Any, str, dict[str, Any]]:
         engine.refresh()
-        gr.Info(f"{len(engine.checkpoints())} checkpoints found.", duration=3)
-        return listed(current)
+        count = len(engine.checkpoints())
+        return *listed(current), sentence(f"{count} checkpoint{'' if count == 1 else 's'} found.", good=True)
 
     def choose(name: str | None, before: Mapping[str, Any], *values: Any) -> list[Any]:
         entry = next((one for one in engine.checkpoints() if one.name == name), None)
@@ -140,8 +133,8 @@ def _wire(page: Any, engine: Engine, context: PageContext, refresh: Any, note: A
         return [_note(engine, entry), after, *updates]
 
     page.load(listed, checkpoint, [checkpoint, note], **EVENT)
-    refresh.click(look_again, checkpoint, [checkpoint, note], **EVENT)
-    checkpoint.input(choose, [checkpoint, recommended, *fields], [note, recommended, *fields], **EVENT)
+    refresh.click(look_again, checkpoint, [checkpoint, note, context.notice], **EVENT)
+    connect(checkpoint.input, choose, [checkpoint, recommended, *fields], [note, recommended, *fields], context.notice)
 
 
 def _broken(tab: str, error: Exception) -> WebUIError:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class PageContext:
     """Handed to every tab's ``build``; lives only while the page is built.
 
-    ``checkpoint`` is the dropdown at the top, ``tabs`` the ``gr.Tabs`` around everything.  ``targets`` holds, by name
+    ``checkpoint`` is the dropdown at the top, ``tabs`` the ``gr.Tabs`` around everything, ``notice`` the widget that
+    shows sentences (see ``notices.connect``).  ``targets`` holds, by name
     ("txt2img", "img2img", "inpaint", "pnginfo"), where a picture can be sent.  ``initial`` are the field values of a
     fresh page.
     """
@@ -26,6 +27,7 @@ class PageContext:
     engine: Engine
     checkpoint: Any
     tabs: Any
+    notice: Any
     initial: Mapping[str, Any]
     targets: dict[str, Target] = field(default_factory=dict)
     forms: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -50,6 +52,5 @@ class PageContext:
 class Target:
     """Where a picture can be sent: the components to fill, and the function from its file to their values."""
 
-    label: str
     outputs: tuple[Any, ...]
     receive: Callable[[Path], tuple[Any, ...]]

@@ -6,7 +6,7 @@ the fields are those of the request's leaves.  Called by ``generation`` and ``in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from webui.errors import RequestError
@@ -94,6 +94,27 @@ _LABELS = {
 }
 
 
+_STATED_BY = {
+    "Steps": ("steps",),
+    "Sampler": ("sampler", "schedule"),
+    "Schedule type": ("schedule",),
+    "CFG scale": ("cfg_scale",),
+    "Seed": ("seed",),
+    "Size": ("width", "height"),
+    "Batch size": ("batch_size",),
+    "Model": ("checkpoint",),
+    "Model hash": ("checkpoint",),
+}
+"""The fields that a pair of a ``parameters`` text speaks of, by its key."""
+_MASK_FIELDS = {
+    "blur": "mask_blur",
+    "mode": "mask_mode",
+    "content": "masked_content",
+    "area": "inpaint_area",
+    "padding": "padding",
+}
+
+
 def request_from_values(values: Mapping[str, Any]) -> GenerationRequest:
     """The request that the fields ask for.
 
@@ -163,9 +184,20 @@ def values_from_request(request: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def stated_values(back: ReadBack) -> dict[str, Any]:
-    """The field values that a picture's text states; fields that it does not tell are left out."""
-    return values_from_request(back.request.to_dict())
+def stated_values(back: ReadBack, keys: Collection[str] | None) -> dict[str, Any]:
+    """The field values that a picture's text states.
+
+    ``keys`` are the keys of the text's pairs; None when everything was recorded.  What the keys leave out is left out
+    here; a text without pairs states its prompts alone.
+    """
+    values = values_from_request(back.request.to_dict())
+    if keys is not None:
+        stated = {field for key in keys for field in _STATED_BY.get(key, ())}
+        always = {"prompt", "negative_prompt"} | ({"clip_skip", "eta"} if keys else set())
+        values = {name: value for name, value in values.items() if name in stated | always}
+    start = dict(back.start)
+    mask = dict(start.pop("mask", None) or {})
+    return {**values, **start, **{_MASK_FIELDS[name]: value for name, value in mask.items()}}
 
 
 def recommendation(native_size: int, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,20 +8,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from webui.engine.jobs import Job, Output
 from webui.errors import NotFoundError, WebUIError
+from webui.metadata import infotext
+from webui.metadata.files import read_picture_texts
 from webui.prompt.chunks import count_tokens
 from webui.request import InpaintArea, MaskedContent, MaskMode, ResizeMode
 from webui.ui import texts
 from webui.ui.context import PageContext, Target
 from webui.ui.form import FIELDS, START_FIELDS, request_from_values, stated_values, values_from_request
-from webui.ui.notices import told
+from webui.ui.notices import connect, sentence
 from webui.ui.widgets.canvas import PictureCanvas
 from webui.ui.widgets.live import Live
+
+if TYPE_CHECKING:
+    from webui.engine.engine import Engine
 
 SLIDERS: Mapping[str, tuple[float, float, float, str]] = {
     "steps": (1, 150, 1, "Sampling steps"),
@@ -36,6 +41,8 @@ SLIDERS: Mapping[str, tuple[float, float, float, str]] = {
     "padding": (0, 256, 4, "Only masked padding, pixels"),
 }
 """Lowest, highest, step and label.  A value read from a picture may lie outside: the slider then grows to hold it."""
+AUTOMATIC = "Automatic"
+"""The schedule type that each sampler answers itself."""
 ELEMENT_IDS = {
     "negative_prompt": "neg_prompt",
     "sampler": "sampling",
@@ -46,7 +53,6 @@ ELEMENT_IDS = {
     "mask_mode": "mask_mode",
 }
 """Where an element id of AUTOMATIC1111 differs from our field's name."""
-EVENT: Mapping[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 class GenerationTab:
@@ -74,7 +80,6 @@ class GenerationTab:
                 self._build_results()
         self.context.forms[self.name] = self.fields
         self._wire()
-        self.context.when_built(self._wire_sending)
 
     # --- components -------------------------------------------------------------------------------------------
 
@@ -138,7 +143,7 @@ class GenerationTab:
     def _build_settings(self) -> None:
         with gr.Row(elem_id=self._id("sampler_row")):
             self._dropdown("sampler", "Sampling method", [sampler.name for sampler in self.engine.samplers()])
-            self._dropdown("schedule", "Schedule type", [schedule.name for schedule in self.engine.schedules()])
+            self._dropdown("schedule", "Schedule type", self._schedules())
         self._slider("steps")
         with gr.Row(elem_classes=["dimensions"], elem_id=self._id("dimensions")):
             with gr.Column(min_width=180, scale=4):
@@ -257,33 +262,39 @@ class GenerationTab:
     # --- events -----------------------------------------------------------------------------------------------
 
     def _wire(self) -> None:
-        inputs = [self.context.checkpoint, *(self.fields[name] for name in self.names)]
-        everything = [self.context.checkpoint, *inputs[1:]]
+        everything = [self.context.checkpoint, *(self.fields[name] for name in self.names)]
         if self.has_start:
-            self.generate.click(
+            self._on(
+                self.generate.click,
                 self._generate_from_picture,
-                [self.mode, self.image, self.painted, *inputs],
-                self.live,
+                [self.mode, self.image, self.painted, *everything],
+                [self.live],
                 js="async (mode, image, painted, ...rest) => [mode, await window.webui.canvas('img2img_image', image),"
                 " await window.webui.canvas('img2maskimg', painted), ...rest]",
-                **EVENT,
             )
         else:
-            self.generate.click(self._generate, inputs, self.live, **EVENT)
+            self._on(self.generate.click, self._generate, everything, [self.live])
         shown = [self.live, self.gallery, self.job_id, self.selected, self.info]
-        self.live.finished(self._show_finished, None, shown, **EVENT)
-        self.live.attached(self._attach, None, [*shown, *everything], **EVENT)
-        self.gallery.select(self._select, self.job_id, [self.selected, self.info], **EVENT)
-        self.paste.click(self._paste, self.fields["prompt"], everything, **EVENT)
-        self.dropped.upload(self._read_dropped, self.dropped, [self.dropped, *everything], **EVENT)
-        prompts = [self.fields["prompt"], self.fields["negative_prompt"]]
-        self.clear.click(None, None, prompts, js="() => ['', '']", api_visibility="private")
+        self._on(self.live.finished, self._show_finished, None, shown)
+        self._on(self.live.attached, self._attach, None, [*shown, *everything])
+        self._on(self.gallery.select, self._select, self.job_id, [self.selected, self.info])
+        self._on(self.paste.click, self._paste, self.fields["prompt"], everything)
+        self._on(self.dropped.upload, self._read_dropped, self.dropped, [self.dropped, *everything])
+        self._on(self.recycle.click, self._selected_seed, [self.job_id, self.selected], [self.fields["seed"]])
         for name, counter in self.counters.items():
-            self.fields[name].change(self._count, self.fields[name], counter, trigger_mode="always_last", **EVENT)
-        size = [self.fields["width"], self.fields["height"]]
+            self._on(self.fields[name].change, self._count, self.fields[name], [counter], trigger_mode="always_last")
+        self._wire_in_browser()
+        self._offer_as_target()
+        self.context.when_built(self._wire_sending)
+
+    def _wire_in_browser(self) -> None:
+        """What needs no server."""
+        fields = self.fields
+        size = [fields["width"], fields["height"]]
+        prompts = [fields["prompt"], fields["negative_prompt"]]
+        self.clear.click(None, None, prompts, js="() => ['', '']", api_visibility="private")
         self.swap.click(None, size, size, js="(width, height) => [height, width]", api_visibility="private")
-        self.dice.click(None, None, self.fields["seed"], js="() => -1", api_visibility="private")
-        self.recycle.click(self._selected_seed, [self.job_id, self.selected], self.fields["seed"], **EVENT)
+        self.dice.click(None, None, fields["seed"], js="() => -1", api_visibility="private")
         if self.has_start:
             self.measure.click(
                 None,
@@ -294,20 +305,19 @@ class GenerationTab:
                 " return start?.width ? [fit(start.width), fit(start.height)] : [width, height]; }",
                 api_visibility="private",
             )
-        self.context.targets[self.name] = Target(
-            label=self.name, outputs=tuple(self._target_outputs()), receive=self._receiver("img2img")
-        )
-        if self.has_start:
-            self.context.targets["inpaint"] = Target(
-                label="inpaint", outputs=tuple(self._target_outputs()), receive=self._receiver("inpaint")
-            )
+
+    def _offer_as_target(self) -> None:
+        for mode in ("img2img", "inpaint") if self.has_start else ("txt2img",):
+            self.context.targets[mode] = Target(outputs=tuple(self._target_outputs()), receive=self._receiver(mode))
 
     def _wire_sending(self) -> None:
         for name, button in self.sends.items():
             target = self.context.targets[name]
-            button.click(
-                self._sender(name, target), [self.job_id, self.selected], [*target.outputs, self.context.tabs], **EVENT
-            )
+            outputs = [*target.outputs, self.context.tabs]
+            self._on(button.click, self._sender(name, target), [self.job_id, self.selected], outputs)
+
+    def _on(self, trigger: Any, event: Callable[..., Any], inputs: Any, outputs: Sequence[Any], **how: Any) -> None:
+        connect(trigger, event, inputs, outputs, self.context.notice, **how)
 
     def _target_outputs(self) -> list[Any]:
         places = [self.mode, self.modes, self.image, self.painted] if self.has_start else []
@@ -342,7 +352,6 @@ class GenerationTab:
     def _count(self, prompt: str | None) -> str:
         return texts.token_counter(*count_tokens(prompt or "", self.context.tokenizer))
 
-    @told
     def _show_finished(self, event: gr.EventData) -> list[Any]:
         job = self.engine.job(str(event.job))
         return self._shown(job) if job.outputs else [{"shown": job.id}, gr.skip(), gr.skip(), gr.skip(), gr.skip()]
@@ -352,9 +361,14 @@ class GenerationTab:
             job = self.engine.job(str(event.job))
         except NotFoundError:
             return [gr.skip()] * (6 + len(self.names))
-        shown = self._shown(job) if job.state.is_over and job.outputs else [gr.skip()] * 5
+        latest = next((one for one in [job, *self.engine.jobs()] if one.state.is_over and self._is_mine(one)), None)
+        shown = self._shown(latest) if latest is not None else [gr.skip()] * 5
         values = values_from_request(job.request)
         return [gr.skip(), *shown[1:], *self._updates({**values, "seed": gr.skip()})]
+
+    def _is_mine(self, job: Job) -> bool:
+        """Whether the job made pictures, and is one that this tab could have started."""
+        return bool(job.outputs) and bool(job.request.get("start")) == self.has_start
 
     def _shown(self, job: Job) -> list[Any]:
         paths = [str(self.engine.output_path(output.id)) for output in job.outputs]
@@ -363,12 +377,10 @@ class GenerationTab:
         gallery = gr.Gallery(value=paths, selected_index=0 if alone else None, preview=alone, columns=columns)
         return [{"shown": job.id}, gallery, job.id, 0, texts.infotext(job.outputs[0].infotext)]
 
-    @told
     def _select(self, job_id: str, event: gr.SelectData) -> tuple[int, str]:
         index = int(event.index)
         return index, texts.infotext(self._output(job_id, index).infotext)
 
-    @told
     def _selected_seed(self, job_id: str, index: float | None) -> int:
         if not job_id and (last := self._last_output()) is not None:
             return last.seed
@@ -387,36 +399,67 @@ class GenerationTab:
     def _last_output(self) -> Output | None:
         return next((job.outputs[-1] for job in self.engine.jobs() if job.outputs), None)
 
-    @told
     def _paste(self, prompt: str | None) -> list[Any]:
         if (prompt or "").strip():
-            return self._updates(stated_values(self.engine.read_parameters(prompt or "")))
+            text = prompt or ""
+            return self._restored(stated_values(self.engine.read_parameters(text), infotext.parse(text).fields))
         last = self._last_output()
         if last is None:
             raise NotFoundError("There is no picture yet, and the prompt is empty: there is nothing to read.")
-        return self._restored(self.engine.output_path(last.id).read_bytes())
+        return self._restored(read_values(self.engine, self.engine.output_path(last.id).read_bytes()))
 
-    @told
     def _read_dropped(self, path: str) -> list[Any]:
-        return [None, *self._restored(Path(path).read_bytes())]
+        return [None, *self._restored(read_values(self.engine, Path(path).read_bytes()))]
 
-    def _restored(self, data: bytes) -> list[Any]:
-        return self._updates(stated_values(self.engine.read_infotext(data)))
+    def _restored(self, values: Mapping[str, Any]) -> list[Any]:
+        """Updates for the checkpoint and every field, and a notice about what is not here."""
+        missing = self._missing(values)
+        return [*self._updates(values), *([sentence(missing)] if missing else [])]
+
+    def _missing(self, values: Mapping[str, Any]) -> str:
+        names = {"sampler": "sampler", "schedule": "schedule type", "checkpoint": "checkpoint"}
+        found = [
+            f'the {word} "{values[field]}"'
+            for field, word in names.items()
+            if values.get(field) and self._known(field, values[field]) is None
+        ]
+        return f"Not here, and left as it was: {', '.join(found)}." if found else ""
+
+    def _known(self, field: str, name: str) -> str | None:
+        """The name as this program has it, by name, alias or hash; None when it is not here."""
+        if field == "checkpoint":
+            try:
+                found: str = self.engine.library.find(name).name
+            except WebUIError:
+                return None
+            return found
+        if field == "schedule" and name == AUTOMATIC:
+            return name
+        records = self.engine.samplers() if field == "sampler" else self.engine.schedules()
+        wanted = name.casefold()
+        return next(
+            (one.name for one in records if wanted in {alias.casefold() for alias in (one.name, *one.aliases)}), None
+        )
+
+    def _schedules(self) -> list[str]:
+        return [AUTOMATIC, *(schedule.name for schedule in self.engine.schedules() if schedule.name != AUTOMATIC)]
 
     def _updates(self, values: Mapping[str, Any]) -> list[Any]:
         """Updates for the checkpoint and every field, in the order of the tab's inputs."""
-        checkpoint = gr.skip()
-        if values.get("checkpoint"):
-            entry = next((e for e in self.engine.checkpoints() if values["checkpoint"] in (e.name, e.title)), None)
-            if entry is not None:
-                checkpoint = entry.name
+        values = dict(values)
+        for field in ("sampler", "schedule", "checkpoint"):
+            if values.get(field) and (known := self._known(field, values[field])) is not None:
+                values[field] = known
+            else:
+                values.pop(field, None)
+        checkpoint = values.get("checkpoint", gr.skip())
         return [checkpoint, *(field_update(name, values[name]) if name in values else gr.skip() for name in self.names)]
 
     def _receiver(self, mode: str) -> Callable[[Path], tuple[Any, ...]]:
         def receive(path: Path) -> tuple[Any, ...]:
             data = path.read_bytes()
             try:
-                values = stated_values(self.engine.read_infotext(data))
+                values = read_values(self.engine, data)
             except WebUIError:
                 values = {}  # a picture without text is still a picture to start from
             if not self.has_start:
@@ -432,7 +475,6 @@ class GenerationTab:
     def _sender(self, name: str, target: Target) -> Callable[[str, float], list[Any]]:
         tab = "img2img" if name == "inpaint" else name
 
-        @told
         def send(job_id: str, index: float) -> list[Any]:
             path = self.engine.output_path(self._output(job_id, index).id)
             return [*target.receive(path), gr.Tabs(selected=tab)]
@@ -448,6 +490,12 @@ def field_update(name: str, value: Any) -> Any:
     if low <= value <= high:
         return value
     return gr.Slider(minimum=min(low, value), maximum=max(high, value), value=value)
+
+
+def read_values(engine: Engine, data: bytes) -> dict[str, Any]:
+    """The field values that a picture's file states.  Raises NotFoundError when it states none."""
+    text = read_picture_texts(data).get("parameters")
+    return stated_values(engine.read_infotext(data), None if text is None else infotext.parse(text).fields)
 
 
 def _refusal(sentence: str) -> dict[str, Any]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from webui.engine.jobs import Job
 from webui.errors import PictureError, WebUIError
+from webui.metadata.files import read_picture_texts
 from webui.ui import texts
 from webui.ui.context import PageContext, Target
-from webui.ui.generation import EVENT
-from webui.ui.notices import told
+from webui.ui.notices import connect
 from webui.ui.widgets.live import Live
+
+if TYPE_CHECKING:
+    from webui.engine.engine import Engine
 
 
 def build_png_info(context: PageContext) -> None:
@@ -50,7 +54,6 @@ def build_png_info(context: PageContext) -> None:
     def show(path: str | None) -> tuple[str, str, Any]:
         return (_describe(engine, Path(path)) if path else _HELP), "", {"shown": "", "at": time.time()}
 
-    @told
     def run(path: str | None) -> tuple[Any, str]:
         source = _chosen(path)
         try:
@@ -59,20 +62,20 @@ def build_png_info(context: PageContext) -> None:
             return gr.skip(), texts.verdict("cannot run", reasons=[str(error)])
         return {"job": job.id, "at": time.time()}, ""
 
-    @told
     def finished(event: gr.EventData) -> tuple[Any, str]:
         job = engine.job(str(event.job))
         return {"shown": job.id, "at": time.time()}, _verdict(job)
 
-    picture.change(told(show), picture, [info, verdict, live], **EVENT)
-    reproduce.click(run, picture, [live, verdict], **EVENT)
-    live.finished(finished, None, [live, verdict], **EVENT)
-    context.targets["pnginfo"] = Target(label="PNG Info", outputs=(picture,), receive=lambda path: (str(path),))
+    notice = context.notice
+    connect(picture.change, show, picture, [info, verdict, live], notice)
+    connect(reproduce.click, run, picture, [live, verdict], notice)
+    connect(live.finished, finished, None, [live, verdict], notice)
+    context.targets["pnginfo"] = Target(outputs=(picture,), receive=lambda path: (str(path),))
 
     def wire() -> None:
         for name, button in sends.items():
             target = context.targets[name]
-            button.click(_sender(name, target), picture, [*target.outputs, context.tabs], **EVENT)
+            connect(button.click, _sender(name, target), picture, [*target.outputs, context.tabs], notice)
 
     context.when_built(wire)
 
@@ -80,7 +83,6 @@ def build_png_info(context: PageContext) -> None:
 def _sender(name: str, target: Target) -> Callable[[str | None], list[Any]]:
     tab = "img2img" if name == "inpaint" else name
 
-    @told
     def send(path: str | None) -> list[Any]:
         return [*target.receive(_chosen(path)), gr.Tabs(selected=tab)]
 
@@ -93,13 +95,17 @@ def _chosen(path: str | None) -> Path:
     return Path(path)
 
 
-def _describe(engine: Any, path: Path) -> str:
+def _describe(engine: Engine, path: Path) -> str:
     """The file's text for reading; when there is none, the sentence that says so."""
+    data = path.read_bytes()
     try:
-        back = engine.read_infotext(path.read_bytes())
-    except WebUIError as error:
+        found = read_picture_texts(data)
+        back = engine.read_infotext(data)
+        recipe = texts.recipe(json.loads(found["recipe"])) if "recipe" in found else ""
+    except (WebUIError, ValueError) as error:
         return texts.notes([str(error)])
-    return texts.infotext(back.text) + texts.notes(back.notes) + (texts.recipe(back.recipe) if back.recipe else "")
+    unmapped = [f"Not used here: {pair}" for pair in back.unmapped]
+    return texts.infotext(found.get("parameters", "")) + texts.notes(unmapped) + recipe
 
 
 def _verdict(job: Job) -> str:

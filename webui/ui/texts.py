@@ -16,6 +16,16 @@ VERDICT_WORDS = {
 """The five verdicts and what each says to a person."""
 
 
+_RECIPE_GROUPS = {
+    "request": "What was asked",
+    "models": "Model files",
+    "inputs": "Pictures that went in (SHA-256)",
+    "environment": "Where it was made",
+    "plugins": "Extensions that took part",
+    "pixels": "Pixels (SHA-256)",
+}
+
+
 def model_note(*, note: str, examples: Sequence[str], folder: str) -> str:
     """The strip about the embedded model: what it is, prompts to click, how to get a full-size one; "" if no note."""
     if not note:
@@ -75,11 +85,16 @@ def infotext(text: str) -> str:
 
 
 def recipe(record: Mapping[str, Any]) -> str:
-    """A recipe as a table that can be opened: one row a fact, nested facts by their path."""
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in _facts(record) if value != ""
-    )
+    """A recipe as a table that can be opened: a group for each part of it, one row a fact."""
+    groups = {word: record[name] for name, word in _RECIPE_GROUPS.items() if record.get(name)}
+    others = {name: value for name, value in record.items() if name not in _RECIPE_GROUPS}
+    rows = "".join(_group(word, value) for word, value in [*groups.items(), ("Also", others)])
     return f'<details class="recipe"><summary>Recipe: what made these pixels</summary><table>{rows}</table></details>'
+
+
+def _group(word: str, value: Any) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _facts(value) if text)
+    return f'<tr class="group"><th colspan="2">{escape(word)}</th></tr>{rows}' if rows else ""
 
 
 def notes(sentences: Iterable[str]) -> str:
@@ -118,6 +133,6 @@ def _facts(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
             yield from _facts(item, f"{path}.{name}" if path else str(name))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _facts(item, f"{path} {index + 1}")
+            yield from _facts(item, f"{path} {index + 1}".strip())
     elif value is not None:
         yield path, str(value)

@@ -10,6 +10,7 @@ let stroke = null;     // the one being drawn
 let erasing = false;
 let stored = null;     // value.image of what is shown
 let saved = null;      // {strokes, mask}: the strokes that were last uploaded, and as what
+let zoom = 1;          // sheet pixels per picture pixel
 let loading = 0;       // counts loads, so that a late one does not win
 
 function fail(text) {
@@ -30,8 +31,10 @@ async function store(blob) {
 async function show(url, name) {
   image.src = url;
   await image.decode();
-  mask.width = image.naturalWidth;
-  mask.height = image.naturalHeight;
+  // A small picture gets a finer sheet to paint on; strokes stay in picture pixels.
+  zoom = Math.max(1, Math.ceil(768 / Math.max(image.naturalWidth, image.naturalHeight)));
+  mask.width = image.naturalWidth * zoom;
+  mask.height = image.naturalHeight * zoom;
   part("sheet").style.aspectRatio = `${image.naturalWidth} / ${image.naturalHeight}`;
   part("sheet").style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
   part("name").textContent = `${name ? `${name} · ` : ""}${image.naturalWidth} × ${image.naturalHeight}`;
@@ -97,10 +100,14 @@ function hatching(context) {
   pen.strokeStyle = "#27272a";
   pen.lineWidth = side / 4;
   for (const shift of [-side, 0, side]) { pen.beginPath(); pen.moveTo(shift - 2, side + 2); pen.lineTo(shift + side + 2, -2); pen.stroke(); }
-  return context.createPattern(tile, "repeat");
+  const pattern = context.createPattern(tile, "repeat");
+  pattern.setTransform(new DOMMatrix().scale(1 / zoom));
+  return pattern;
 }
 
 function draw(context, one, colour) {
+  const scale = colour === INK ? zoom : 1;
+  context.setTransform(scale, 0, 0, scale, 0, 0);
   context.globalCompositeOperation = one.erase && colour === INK ? "destination-out" : "source-over";
   const paint = colour === INK ? (one.erase ? "#000" : hatching(context)) : one.erase ? "#000" : colour;
   context.strokeStyle = context.fillStyle = paint;
@@ -121,6 +128,7 @@ function draw(context, one, colour) {
 function redraw() {
   const context = mask.getContext("2d");
   context.globalCompositeOperation = "source-over";
+  context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, mask.width, mask.height);
   for (const one of strokes) draw(context, one, INK);
   box.classList.toggle("has-mask", strokes.length > 0);
@@ -128,17 +136,17 @@ function redraw() {
 
 function radius() {
   // The slider is a share of the picture's shorter side, so that a brush feels the same on any picture.
-  return Math.max(0.5, (Number(size.value) / 200) * Math.min(mask.width, mask.height) * 0.5);
+  return Math.max(0.5, (Number(size.value) / 400) * Math.min(image.naturalWidth, image.naturalHeight));
 }
 
 function place(event) {
   const rect = mask.getBoundingClientRect();
-  return [((event.clientX - rect.left) / rect.width) * mask.width, ((event.clientY - rect.top) / rect.height) * mask.height];
+  return [((event.clientX - rect.left) / rect.width) * image.naturalWidth, ((event.clientY - rect.top) / rect.height) * image.naturalHeight];
 }
 
 function moveCursor(event) {
   const rect = mask.getBoundingClientRect();
-  const width = (radius() * 2 * rect.width) / mask.width;
+  const width = (radius() * 2 * rect.width) / image.naturalWidth;
   cursor.style.width = cursor.style.height = `${width}px`;
   cursor.style.transform = `translate(${event.clientX - rect.left - width / 2}px, ${event.clientY - rect.top - width / 2}px)`;
 }
@@ -178,8 +186,8 @@ async function upload_mask() {
   if (!strokes.length) return null;
   if (saved && saved.strokes === JSON.stringify(strokes)) return saved.mask;
   const sheet = document.createElement("canvas");
-  sheet.width = mask.width;
-  sheet.height = mask.height;
+  sheet.width = image.naturalWidth;
+  sheet.height = image.naturalHeight;
   const context = sheet.getContext("2d");
   context.fillStyle = "#000";
   context.fillRect(0, 0, sheet.width, sheet.height);
