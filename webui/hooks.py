@@ -1,8 +1,8 @@
 """The extension contract on one page: two markers and every hook.
 
 ``@hookimpl`` marks a function of an extension that has the name of a hook below; it may take any of the hook's
-arguments, by name.  Built-in samplers, families and tabs register through the same hooks.  A hook that raises is
-named with its extension and file; the rest of the application goes on.  Examples: ``extensions/README.md``.
+arguments, by name.  Built-in samplers, families and tabs register through the same hooks.  A hook that raises is named
+with its extension and file; the rest of the application goes on.  Examples: ``extensions/README.md``.
 """
 
 from __future__ import annotations
@@ -28,64 +28,107 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Hooks:
-    """Every hook.  ``register_*`` runs once at start in each process and returns a list; it must not import torch."""
+    """Every hook.
+
+    ``register_*`` hooks run once at start, in the server process and in the worker process (``register_ui_tabs`` in the
+    server alone), and must not import torch.  One that raises registers nothing; of two things of one name the first
+    stays.  The others run in order: built-in parts, then the extensions by name.
+    """
 
     @hookspec
     def register_samplers(self) -> Sequence[Sampler]:
-        """Return samplers; each appears in the page, the API, the command line and the accuracy tests."""
+        """Return samplers; each appears in the page, the API, the command line and the picture's text.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
         raise NotImplementedError
 
     @hookspec
     def register_schedules(self) -> Sequence[Schedule]:
-        """Return noise schedules, offered beside every sampler that takes one."""
+        """Return noise schedules, offered beside every sampler that takes one.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
         raise NotImplementedError
 
     @hookspec
     def register_model_families(self) -> Sequence[ModelFamily]:
-        """Return model families; the first whose ``detect`` accepts a checkpoint's header builds the model."""
+        """Return model families; the first whose ``detect`` accepts a checkpoint's header builds the model.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
         raise NotImplementedError
 
     @hookspec
     def register_conditioning_modules(self) -> Sequence[ConditioningModule]:
-        """Return conditioning modules: each has an options record and a ``prepare`` that fills openings of the UNet."""
+        """Return conditioning modules: each has an options record and a ``prepare`` that fills openings of the UNet.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
         raise NotImplementedError
 
     @hookspec
     def register_preprocessors(self) -> Sequence[Preprocessor]:
-        """Return preprocessors that turn a picture into a control picture."""
+        """Return preprocessors, which turn a picture into a control picture when a conditioning module asks for it.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
         raise NotImplementedError
 
     @hookspec
     def register_ui_tabs(self) -> Sequence[Tab]:
-        """Return tabs of the page.  Runs in the server process only, before the page is built."""
+        """Return tabs of the page.
+
+        Server alone, once at start, before the page is built.  Raising registers nothing; a tab whose ``build`` raises
+        is left empty, with a sentence in it.
+        """
         raise NotImplementedError
 
     @hookspec
     def before_job(self, request: GenerationRequest) -> None:
-        """Tell that a job starts, with its resolved request.  Worker, once a job; raising does not stop the job."""
+        """Tell that a job starts.
+
+        ``request`` is the resolved and rewritten request.  Worker, once a job.  Raising does not stop the job.
+        """
 
     @hookspec
     def rewrite_request(self, request: GenerationRequest) -> GenerationRequest | None:
-        """Return a new request instead of the resolved one, or None to leave it.  Worker, once a job.
+        """Return a new request, or None to leave it.
 
-        What it changes is in the picture's metadata, because the rewritten request is what is recorded.
+        ``request`` is resolved: no field is left random or "default".  What the hook changes is in the picture's
+        metadata, because the rewritten request is what is recorded; a reproduction starts from it and does not run the
+        hook again.  Worker, once a job.  Raising, or returning anything else, leaves the request as it is.
         """
 
     @hookspec
     def rewrite_picture(self, pixels: Pixels, request: GenerationRequest, index: int) -> Pixels | None:
-        """Return new pixels (H, W, 3) uint8 before the picture is saved, or None.  Worker, once a picture."""
+        """Return new pixels for a finished picture, or None to leave it.
+
+        ``pixels`` is (H, W, 3) uint8 and read-only; return an array of the same kind, of any height and width.
+        ``index`` counts from 0 over the job.  Worker, once a picture before it is saved, and again when it is
+        reproduced.  Raising, or returning anything else, leaves the picture as it is.
+        """
 
     @hookspec
     def after_job(self, request: GenerationRequest, paths: Sequence[str]) -> None:
-        """Tell that a job is done and which files it wrote.  Worker, once a job; raising is reported only."""
+        """Tell that a job is done.
+
+        ``paths`` are the files it wrote, in order.  Worker, once a job that came to its end or was interrupted, not one
+        that failed.  Raising is reported and changes nothing.
+        """
 
     @hookspec
     def write_infotext(self, request: GenerationRequest) -> Mapping[str, str] | None:
-        """Return more ``Key: value`` pairs for the picture's ``parameters`` text, or None.  Worker, once a picture."""
+        """Return more ``Key: value`` pairs for the picture's ``parameters`` text, or None.
+
+        Worker, once a picture.  Raising, or returning anything else, adds nothing.
+        """
 
     @hookspec
     def read_infotext(self, fields: Mapping[str, str], request: dict[str, Any]) -> None:
-        """Change ``request`` (plain values as in ``GenerationRequest.to_dict``) by the text's ``fields``.
+        """Change ``request`` by what a picture's ``parameters`` text says.
 
-        Server, each time a picture's text is read into the form.
+        ``fields`` are the text's ``Key: value`` pairs, ``request`` the plain values of
+        ``GenerationRequest.to_dict``, to be changed in place.  Server, each time a picture's text is read into a form.
+        Raising, or leaving values that no request can have, undoes what this hook changed.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from webui.model import Model
     from webui.networks.unet import Openings
     from webui.request import GenerationRequest
+    from webui.result import Pixels
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,24 @@ class Contribution:
     sigma_range: tuple[float, float] = (0.0, float("inf"))
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures a module may ask for, each (H, W, 3) uint8.
+
+    ``load(sha256)`` reads a stored input picture; ``preprocess(name, pixels, options)`` is the control picture that the
+    registered preprocessor of that name makes.  Both raise an error for people when there is none.
+    """
+
+    load: Callable[[str], Pixels]
+    preprocess: Callable[[str, Pixels, Mapping[str, Any]], Pixels]
+
+
 class ConditioningModule(Protocol):
     """A conditioning module as it is registered.  ``options`` is its frozen options record (a dataclass)."""
 
     name: str
     options: type
 
-    def prepare(
-        self, options: Any, model: Model, request: GenerationRequest, picture: Mapping[str, Any]
-    ) -> Contribution:
+    def prepare(self, options: Any, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """The contribution for one job.  Pure: the model is bit-identical before and after."""
         ...

@@ -32,14 +32,14 @@ from webui.images.pixels import read_pixels
 from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
 from webui.metadata.recipe import Recipe, request_of_one
-from webui.plugins.manager import DROP_IN_PACKAGES, Plugins
+from webui.plugins.manager import DROP_IN_PACKAGES, TAB_PACKAGE, Plugins
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
 from webui.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SERVER_PACKAGES = (*DROP_IN_PACKAGES, "webui.ui.tabs")
+SERVER_PACKAGES = (*DROP_IN_PACKAGES, TAB_PACKAGE)
 KEPT_PREVIEWS = 50
 
 
@@ -279,8 +279,9 @@ class Engine:
         """What a ``parameters`` text says, as a request; plugins may add to it."""
         parsed = infotext.parse(text)
         back = infotext.to_request(parsed, GenerationRequest(), split_sampler=self._split_sampler)
-        plain = back.request.to_dict()
-        self.plugins.tell("read_infotext", fields=dict(parsed.fields), request=plain)
+        plain = self.plugins.amend(
+            "read_infotext", "request", back.request.to_dict(), GenerationRequest.from_dict, fields=dict(parsed.fields)
+        )
         return replace(back, request=GenerationRequest.from_dict(plain))
 
     def _split_sampler(self, text: str) -> tuple[str, str]:

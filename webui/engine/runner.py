@@ -21,14 +21,14 @@ from webui import __version__, device, families
 from webui.checkpoints.formats import SafetensorsFile
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
-from webui.conditioning import Contribution
+from webui.conditioning import Contribution, Pictures
 from webui.device import Compute
 from webui.engine.executor import Order, Report, Tell
 from webui.engine.inputs import InputStore
 from webui.engine.jobs import Output, Progress
 from webui.engine.outputs import OutputFolder
 from webui.engine.resolve import resolve, schedule_label
-from webui.errors import MetadataError, NotFoundError, RequestError, WebUIError
+from webui.errors import MetadataError, NotFoundError, RequestError, WebUIError, unknown_name
 from webui.images.pixels import read_pixels
 from webui.latents.preview import preview_jpeg
 from webui.metadata import infotext
@@ -221,7 +221,9 @@ class Runner:
             here = self.environment(wanted)
         if made is None:
             return Verdict(outcome=Outcome.CANNOT_RUN, reasons=("It was interrupted.",))
-        reasons = differences(recipe.environment, here) + plugin_differences(recipe.plugins, self.plugins.extensions)
+        reasons = differences(recipe.environment, here) + plugin_differences(
+            recipe.plugins, self.plugins.taking_part(recipe.request, model.family)
+        )
         if pixel_digest(made.pixels) == recipe.pixels:
             reasons = ()  # nothing that differs here changed a bit
         if pixel_digest(expected) != recipe.pixels:
@@ -271,7 +273,7 @@ class Runner:
         done: Sequence[int],
     ) -> Iterator[MadePicture]:
         """Every picture that is not done, after the plugins' rewriting; stops when interrupted."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.plugins.blaming():
             sampler = self.plugins.samplers[request.sampling.sampler]
             schedule = self.plugins.schedules[request.sampling.schedule]
             setup = prepare(request, model, sampler, schedule, self._contributions(request, model))
@@ -280,7 +282,7 @@ class Runner:
         for group in _groups(request, done, model.compute):
             if control.interrupted.is_set():
                 return
-            with torch.inference_mode():
+            with torch.inference_mode(), self.plugins.blaming():
                 pictures = self._group(request, setup, start, group, made, clock, tell, control)
             made += len(group)
             yield from pictures
@@ -302,6 +304,7 @@ class Runner:
         pictures = []
         for moment in run_group(request, setup, start, group):
             if isinstance(moment, Made):
+                moment.picture.pixels.setflags(write=False)  # an extension returns new pixels, or changes none
                 pixels = self.plugins.rewrite(
                     "rewrite_picture", "pixels", moment.picture.pixels, request=request, index=moment.picture.index
                 )
@@ -327,9 +330,14 @@ class Runner:
                 options = module.options(**use.options)
             except TypeError as error:
                 raise RequestError(f"The options of {use.name} do not fit: {error}.") from error
-            pictures = {"load": lambda digest: read_pixels(self.inputs.get(digest))}
+            pictures = Pictures(lambda sha256: read_pixels(self.inputs.get(sha256)), self._preprocess)
             contributions.append(module.prepare(options, model, request, pictures))
         return contributions
+
+    def _preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
+        if name not in self.plugins.preprocessors:
+            raise unknown_name("preprocessor", name, self.plugins.preprocessors)
+        return self.plugins.preprocessors[name].run(pixels, options)
 
     def _start_pictures(self, request: GenerationRequest) -> StartPictures | None:
         start = request.start
@@ -358,7 +366,8 @@ class Runner:
             return self._model
         self._model, self._model_key = None, ()
         device.release_memory(compute)
-        model = families.load(SafetensorsFile.open(entry.path), self.plugins.families, compute)
+        with self.plugins.blaming():
+            model = families.load(SafetensorsFile.open(entry.path), self.plugins.families, compute)
         self._model = replace(model, name=Path(entry.name).name, sha256=self.library.sha256(entry))
         self._model_key = key
         return self._model
@@ -391,7 +400,7 @@ class Runner:
             models=(ModelFile(role="checkpoint", name=model.name, sha256=model.sha256),),
             inputs=input_digests(request),
             environment=self.environment(model.compute),
-            plugins=tuple(self.plugins.extensions),
+            plugins=tuple(self.plugins.taking_part(request, model.family)),
             pixels=pixel_digest(picture.pixels),
         )
         text = self._infotext(picture, request, model)
@@ -415,10 +424,7 @@ class Runner:
         return output, path
 
     def _infotext(self, picture: MadePicture, request: GenerationRequest, model: Model) -> str:
-        extra: dict[str, str] = dict(picture.infotext_extra)
-        for _, pairs in self.plugins.each("write_infotext", request=request):
-            if isinstance(pairs, Mapping):
-                extra.update({str(key): str(value) for key, value in pairs.items()})
+        extra = {**picture.infotext_extra, **self.plugins.pairs("write_infotext", request=request)}
         facts = infotext.InfotextFacts(
             model_name=model.name,
             model_hash=model.sha256,

@@ -2,6 +2,8 @@
 
 An extension is a ``.py`` file or a folder with ``__init__.py`` in the extensions folder, or an installed package with
 a ``webui`` entry point.  Built-in parts are the modules of the drop-in folders; they register through the same hooks.
+Hooks run in the order of registration: built-in parts, the folder's extensions by name, installed packages.  With
+``WEBUI_TRACE_HOOKS=1`` every call is printed to standard error with its result.
 """
 
 from __future__ import annotations
@@ -10,20 +12,25 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import logging
+import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from webui import hooks
+from webui.errors import ExtensionError, WebUIError
 from webui.result import Plugin
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
     from webui.diffusion.schedules import Schedule
     from webui.families import ModelFamily
     from webui.preprocessors import Preprocessor
+    from webui.request import GenerationRequest
     from webui.samplers import Sampler
     from webui.ui.tabs import Tab
 
@@ -38,18 +46,26 @@ log = logging.getLogger(__name__)
 
 DROP_IN_PACKAGES = ("webui.samplers", "webui.families", "webui.conditioning", "webui.preprocessors")
 BUILT_IN_MODULES = ("webui.diffusion.schedules",)
+TAB_PACKAGE = "webui.ui.tabs"
+"""Its tabs, and those of extensions, are wanted in the server process alone."""
 EXTENSION_PACKAGE = "webui_extensions"
 """Prefix of the module names under which extensions are imported."""
 
 
-class Named(Protocol):
-    """Anything a registration hook returns: it has the name that people choose it by."""
-
-    @property
-    def name(self) -> str: ...
-
-
-T = TypeVar("T", bound=Named)
+TRACE_VARIABLE = "WEBUI_TRACE_HOOKS"
+PARTS = {
+    "register_samplers": ("name", "integrate"),
+    "register_schedules": ("name", "key", "sigmas"),
+    "register_model_families": ("name", "detect", "native_size", "build"),
+    "register_conditioning_modules": ("name", "options", "prepare"),
+    "register_preprocessors": ("name", "run"),
+    "register_ui_tabs": ("id", "label", "order", "build"),
+}
+"""What the things a registration hook returns have; the first is the name that people choose them by."""
+REWRITING = ("rewrite_request", "rewrite_picture")
+_FAILED = object()
+TRACED_CHARACTERS = 200
+"""How much of an argument or result is printed."""
 
 
 @dataclass
@@ -59,6 +75,8 @@ class Plugins:
     manager: pluggy.PluginManager
     problems: list[str] = field(default_factory=list)
     extensions: list[Plugin] = field(default_factory=list)
+    trace: bool = field(default_factory=lambda: os.environ.get(TRACE_VARIABLE) == "1")
+    _parts: dict[str, dict[str, tuple[Any, str]]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, extensions_dir: Path | None, *, packages: Sequence[str] = DROP_IN_PACKAGES) -> Plugins:
@@ -71,6 +89,9 @@ class Plugins:
         if extensions_dir is not None:
             plugins._load_folder(extensions_dir)
             plugins._load_entry_points()
+        for hook in PARTS:
+            if hook != "register_ui_tabs" or TAB_PACKAGE in packages:
+                plugins._owned(hook)
         return plugins
 
     @cached_property
@@ -101,29 +122,26 @@ class Plugins:
     @cached_property
     def tabs(self) -> list[Tab]:
         """Registered tabs of the page in their order."""
-        tabs: dict[str, Tab] = {}
-        for plugin, result in self._collect("register_ui_tabs"):
-            for tab in result:
-                if tab.id in tabs:
-                    self._problem(f'Two tabs are called "{tab.id}"; the one of {plugin} was left out.')
-                else:
-                    tabs[tab.id] = tab
-        return sorted(tabs.values(), key=lambda tab: tab.order)
+        return sorted(self.registered("register_ui_tabs").values(), key=lambda tab: tab.order)
 
     def registered(self, hook: str) -> dict[str, Any]:
         """What a registration hook returns over all plugins, by name; of two of one name the first is kept."""
-        found: dict[str, Any] = {}
-        owner: dict[str, str] = {}
-        for plugin, result in self._collect(hook):
-            for item in result:
-                if item.name in found:
-                    self._problem(
-                        f'Both {owner[item.name]} and {plugin} register "{item.name}" ({hook}); '
-                        f"the one of {plugin} was left out."
-                    )
-                    continue
-                found[item.name], owner[item.name] = item, plugin
-        return found
+        return {name: item for name, (item, _) in self._owned(hook).items()}
+
+    def taking_part(self, request: GenerationRequest, family: str) -> list[Plugin]:
+        """The extensions that can change a pixel of a request's pictures: by rewriting, or by a part that is used."""
+        used: dict[str, set[str]] = {
+            "register_samplers": {request.sampling.sampler},
+            "register_schedules": {request.sampling.schedule},
+            "register_model_families": {family},
+            "register_conditioning_modules": {use.name for use in request.modules},
+            "register_preprocessors": set(self.preprocessors) if request.modules else set(),
+        }
+        owners = {
+            owner for hook, names in used.items() for name, (_, owner) in self._owned(hook).items() if name in names
+        }
+        owners |= {_owner(implementation) for hook in REWRITING for implementation in self._implementations(hook)}
+        return [plugin for plugin in self.extensions if _extension(plugin.name) in owners]
 
     def tell(self, hook: str, **arguments: Any) -> None:
         """Call an event hook of every plugin; one that raises is named and the others are still called."""
@@ -134,41 +152,129 @@ class Plugins:
         """Pass ``value`` through every plugin's rewrite hook; None keeps it.  A plugin that raises changes nothing."""
         for implementation in self._implementations(hook):
             result = self._call(hook, implementation, {**arguments, name: value})
-            if result is None:
+            if result is None or result is _FAILED:
                 continue
-            if type(result) is not type(value):
+            if _kind(result) != _kind(value):
                 self._problem(
-                    f"{_owner(implementation)}: {hook} returned {type(result).__name__}, "
-                    f"expected {type(value).__name__}; it was ignored."
+                    f"{_owner(implementation)}: {hook} returned {_kind(result)}, expected {_kind(value)}; "
+                    "it was ignored."
                 )
                 continue
             value = result
+        return value
+
+    def amend(
+        self, hook: str, name: str, value: dict[str, Any], check: Callable[[dict[str, Any]], object], **arguments: Any
+    ) -> dict[str, Any]:
+        """``value`` as every plugin's hook changes it in place.
+
+        A plugin that raises, or leaves what ``check`` refuses with a WebUIError, is named and changes nothing.
+        """
+        for implementation in self._implementations(hook):
+            draft = deepcopy(value)
+            if self._call(hook, implementation, {**arguments, name: draft}) is _FAILED:
+                continue
+            try:
+                check(draft)
+            except WebUIError as error:
+                self._problem(f"{_owner(implementation)}: what {hook} did was ignored: {error}")
+                continue
+            value = draft
         return value
 
     def each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
         """(plugin, result) of every implementation that did not raise and returned something."""
         for implementation in self._implementations(hook):
             result = self._call(hook, implementation, arguments)
-            if result is not None:
+            if result is not None and result is not _FAILED:
                 yield _owner(implementation), result
 
-    def _collect(self, hook: str) -> Iterator[tuple[str, Iterable[Any]]]:
-        for plugin, result in self.each(hook):
-            if isinstance(result, list | tuple):
-                yield plugin, result
+    def pairs(self, hook: str, **arguments: Any) -> dict[str, str]:
+        """The key and value pairs that every plugin's hook returns, as texts; of two of one key the last is kept."""
+        merged: dict[str, str] = {}
+        for plugin, result in self.each(hook, **arguments):
+            if isinstance(result, Mapping):
+                merged.update({str(key): str(value) for key, value in result.items()})
             else:
-                self._problem(f"{plugin}: {hook} returned {type(result).__name__}, expected a list; it was left out.")
+                self._problem(f"{plugin}: {hook} returned {_kind(result)}, expected a mapping; it was ignored.")
+        return merged
+
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Name the extension whose code raises inside, outside a hook (a sampler's formula): as an ExtensionError."""
+        try:
+            yield
+        except WebUIError:
+            raise
+        except Exception as error:
+            sentence = self._fault(error)
+            if sentence is None:
+                raise
+            log.exception("%s", sentence)
+            raise ExtensionError(sentence) from error
+
+    def _fault(self, error: Exception) -> str | None:
+        """A sentence when the error came out of an extension, or a library it called; None when our code raised it."""
+        names = {
+            getattr(plugin, "__name__", ""): name
+            for name, plugin in self.manager.list_name_plugin()
+            if name.startswith(_extension(""))
+        }
+        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+            module = str(frame.f_globals.get("__name__", ""))
+            if module.split(".")[0] == __name__.split(".")[0]:
+                return None
+            for start, name in names.items():
+                if module == start or module.startswith(f"{start}."):
+                    place = f"{Path(frame.f_code.co_filename).name}, line {line}"
+                    return f"The {name} failed: {type(error).__name__}: {error} ({place})."
+        return None
+
+    def _owned(self, hook: str) -> dict[str, tuple[Any, str]]:
+        """(thing, plugin) by name for a registration hook, which is called once."""
+        if hook in self._parts:
+            return self._parts[hook]
+        found: dict[str, tuple[Any, str]] = {}
+        for plugin, item in self._collect(hook):
+            name = getattr(item, PARTS[hook][0])
+            if name in found:
+                self._problem(
+                    f'Both {found[name][1]} and {plugin} register "{name}" ({hook}); the one of {plugin} was left out.'
+                )
+            else:
+                found[name] = (item, plugin)
+        self._parts[hook] = found
+        return found
+
+    def _collect(self, hook: str) -> Iterator[tuple[str, Any]]:
+        for plugin, result in self.each(hook):
+            if not isinstance(result, list | tuple):
+                self._problem(f"{plugin}: {hook} returned {_kind(result)}, expected a list; it was left out.")
+                continue
+            for item in result:
+                lacking = [name for name in PARTS[hook] if not hasattr(item, name)]
+                if lacking:
+                    self._problem(
+                        f"{plugin}: {hook} returned a {type(item).__name__} without {', '.join(lacking)}; "
+                        "it was left out."
+                    )
+                else:
+                    yield plugin, item
 
     def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
         caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
-        return caller.get_hookimpls()
+        return sorted(caller.get_hookimpls(), key=lambda one: (not one.tryfirst, one.trylast))
 
     def _call(self, hook: str, implementation: pluggy.HookImpl, arguments: dict[str, Any]) -> Any:
+        """The hook's result, or _FAILED when it raised."""
         try:
-            return implementation.function(*(arguments[name] for name in implementation.argnames))
+            result = implementation.function(*(arguments[name] for name in implementation.argnames))
         except Exception as error:
             self._problem(f"{_owner(implementation)}: {hook} failed: {_where(error)}")
-            return None
+            result = _FAILED
+        if self.trace:
+            _print_call(hook, implementation, arguments, result)
+        return result
 
     def _load_folder(self, folder: Path) -> None:
         candidates = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -187,11 +293,15 @@ class Plugins:
         had_torch = "torch" in sys.modules
         try:
             module = load()
-            self.manager.register(module, f"extension {name}")
-        except Exception as error:
+            marked = _marked(module)
+            wrappers = [hook for hook, options in marked.items() if options["wrapper"] or options["hookwrapper"]]
+            if wrappers:
+                raise ExtensionError(f"{', '.join(wrappers)} cannot wrap other hooks; return a value instead.")
+            self.manager.register(module, _extension(name))
+        except (Exception, SystemExit) as error:
             self._problem(f"The extension {name} was left out: {_where(error)}")
             return
-        unknown = [impl for impl in _hook_names(module) if not hasattr(hooks.Hooks, impl)]
+        unknown = [hook for hook in marked if not hasattr(hooks.Hooks, hook)]
         if unknown:
             self._problem(f"The extension {name} uses hooks that do not exist: {', '.join(unknown)}.")
         if "torch" in sys.modules and not had_torch:
@@ -239,13 +349,43 @@ def _digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def _hook_names(module: ModuleType) -> list[str]:
+def _marked(module: ModuleType) -> dict[str, Mapping[str, Any]]:
+    """The options given to ``@hookimpl`` by the name of the hook."""
     marker = f"{hooks.PROJECT}_impl"
-    return [name for name, value in vars(module).items() if callable(value) and hasattr(value, marker)]
+    options = {
+        name: getattr(value, marker)
+        for name, value in vars(module).items()
+        if inspect.isroutine(value) and hasattr(value, marker)
+    }
+    return {given["specname"] or name: given for name, given in options.items()}
+
+
+def _extension(name: str) -> str:
+    """The name under which an extension is registered."""
+    return f"extension {name}"
 
 
 def _owner(implementation: pluggy.HookImpl) -> str:
     return str(implementation.plugin_name)
+
+
+def _kind(value: Any) -> str:
+    """What a rewritten value must have in common with the old one: its type, and an array's dtype and channels."""
+    if not hasattr(value, "dtype"):
+        return f"a {type(value).__name__}"
+    axes = [*("HW"[: value.ndim]), *map(str, value.shape[2:])]
+    return f"a {type(value).__name__} of {value.dtype}, ({', '.join(axes)})"
+
+
+def _print_call(hook: str, implementation: pluggy.HookImpl, arguments: Mapping[str, Any], result: Any) -> None:
+    given = ", ".join(f"{name}={_short(arguments[name])}" for name in implementation.argnames)
+    shown = "raised" if result is _FAILED else _short(result)
+    print(f"{_owner(implementation)}: {hook}({given}) -> {shown}", file=sys.stderr, flush=True)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= TRACED_CHARACTERS else f"{text[: TRACED_CHARACTERS - 1]}…"
 
 
 def _where(error: BaseException) -> str:
