@@ -23,6 +23,8 @@ MAX_SEED = 2**53 - 1
 """Largest seed: the largest whole number that JSON, JavaScript and a number box keep exactly."""
 MAX_SIDE = 4096
 MAX_PROMPT = 100_000
+MAX_DEPTH = 16
+"""How deeply a conditioning module's options may be nested."""
 RANDOM_SEED_RANGE = 4_294_967_294
 """Random seeds are drawn below this, as AUTOMATIC1111 does (modules/processing.py, get_fixed_seed)."""
 
@@ -62,22 +64,53 @@ class InpaintArea(StrEnum):
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RequestError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
-    if not low <= value <= high:
-        raise RequestError(f"{name} is {value:g}; it must be from {low:g} to {high:g}.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RequestError(f"{name} is {_shown(value)}; it must be a number from {low:g} to {high:g}.")
+    if not low <= value <= high:  # also when it is not a number (NaN)
+        raise RequestError(f"{name} is {_shown(value)}; it must be from {low:g} to {high:g}.")
 
 
 def _check_whole(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
+        raise RequestError(f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}.")
     if not low <= value <= high:
-        raise RequestError(f"{name} is {value}; it must be from {low} to {high}.")
+        raise RequestError(f"{name} is {_shown(value)}; it must be from {low} to {high}.")
+
+
+def _check_choice(name: str, value: StrEnum, kind: type[StrEnum]) -> None:
+    if not isinstance(value, kind):
+        allowed = ", ".join(f'"{member.value}"' for member in kind)
+        raise RequestError(f"{name} is {_shown(value)}; it must be one of {allowed}.")
+
+
+def _check_plain(name: str, value: Any, depth: int = MAX_DEPTH) -> None:
+    """Refuse what JSON cannot keep, and nesting that no program needs."""
+    if depth == 0:
+        raise RequestError(f"{name} is nested more than {MAX_DEPTH} levels deep.")
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        for key, item in value.items():
+            _check_text(name, key)
+            _check_plain(name, item, depth - 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(name, item, depth - 1)
+    elif isinstance(value, str):
+        _check_text(name, value)
+    elif not (value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))):
+        raise RequestError(f"{name} holds {_shown(value)}, which is no plain JSON value.")
+
+
+def _shown(value: Any) -> str:
+    """A value that was refused, short enough for a sentence."""
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return "a number of more than 20 digits"
+    text = repr(value) if not isinstance(value, float | int) else f"{value:.10g}"
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _check_text(name: str, value: str) -> None:
     if not isinstance(value, str):
-        raise RequestError(f"{name} is {value!r}; it must be text.")
+        raise RequestError(f"{name} is {_shown(value)}; it must be text.")
     if len(value) > MAX_PROMPT:
         raise RequestError(f"{name} has {len(value)} characters; at most {MAX_PROMPT} are accepted.")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
@@ -136,6 +169,9 @@ class Mask:
         _check_digest("The mask", self.image)
         _check_whole("Mask blur", self.blur, 0, 64)
         _check_whole("Only masked padding", self.padding, 0, 256)
+        _check_choice("Mask mode", self.mode, MaskMode)
+        _check_choice("Masked content", self.content, MaskedContent)
+        _check_choice("Inpaint area", self.area, InpaintArea)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +189,7 @@ class StartImage:
     def __post_init__(self) -> None:
         _check_digest("The start image", self.image)
         _check_range("Denoising strength", self.denoising_strength, 0, 1)
+        _check_choice("Resize mode", self.resize_mode, ResizeMode)
 
 
 def _check_digest(name: str, value: str) -> None:
@@ -166,6 +203,12 @@ class ModuleUse:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_text("The conditioning module", self.name)
+        if not isinstance(self.options, Mapping):
+            raise RequestError(f"The options of {self.name} are {_shown(self.options)}; they must be named values.")
+        _check_plain(f"The options of {self.name}", self.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +241,10 @@ class GenerationRequest:
         _check_whole("Clip skip", self.clip_skip, 1, 12)
         if self.checkpoint is not None:
             _check_text("Checkpoint", self.checkpoint)
+        if self.seed is not None and self.seed + self.pictures - 1 > MAX_SEED:
+            raise RequestError(
+                f"Seed is {self.seed}; with {self.pictures} pictures it must be at most {MAX_SEED - self.pictures + 1}."
+            )
 
     @property
     def pictures(self) -> int:
@@ -256,13 +303,13 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         if data not in [member.value for member in kind]:
             allowed = ", ".join(f'"{member.value}"' for member in kind)
-            raise RequestError(f"{where} is {data!r}; it must be one of {allowed}.")
+            raise RequestError(f"{where} is {_shown(data)}; it must be one of {allowed}.")
         return kind(data)
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(data, Mapping):
             raise RequestError(f"{where} must be an object.")
         return dict(data)
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+    if kind is float and isinstance(data, int) and not isinstance(data, bool) and abs(data) < 2**53:
         return float(data)
     return data
 
@@ -274,7 +321,8 @@ def _build_record(kind: type, data: Any, where: str) -> Any:
     known = {f.name: f for f in fields(kind)}
     unknown = [name for name in data if name not in known]
     if unknown:
-        raise RequestError(f"{where} has unknown fields {', '.join(map(repr, unknown))}; known are {', '.join(known)}.")
+        names = ", ".join(map(_shown, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+        raise RequestError(f"{where} has unknown fields {names}; known are {', '.join(known)}.")
     missing = [
         name
         for name, f in known.items()

@@ -1,4 +1,4 @@
-"""A safetensors file: its header checked before a byte is trusted, its tensors read by memory map one at a time.
+"""A safetensors file: its header checked before a byte is trusted, its tensors read straight to the wanted dtype.
 
 Format (huggingface/safetensors, README.md): 8 bytes little-endian header length, a JSON header, then tensor bytes.
 Torch is imported only when a tensor is read, so that the server process can look at headers without it.
@@ -10,10 +10,10 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from webui.errors import CheckpointError, NotFoundError, UnsafeFileError
 
@@ -26,8 +26,16 @@ MAX_HEADER = 100 * 1024 * 1024
 
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+TORCH_NAMES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+PIECE_BYTES = 8 * 1024 * 1024
+"""So much of a tensor is read and converted at a time."""
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -56,16 +64,24 @@ class Header:
 
 def refuse_pickle(path: Path) -> None:
     """Raise UnsafeFileError for a file that is a pickle by name or by its first bytes."""
-    looks_like_pickle = path.suffix.lower() in PICKLE_SUFFIXES
-    if not looks_like_pickle and path.is_file():
-        with path.open("rb") as file:
-            start = file.read(4)
-        looks_like_pickle = start[:2] == b"\x80\x02" or start == b"PK\x03\x04"
-    if looks_like_pickle:
+    if path.suffix.lower() in PICKLE_SUFFIXES or _starts_like_pickle(path):
         raise UnsafeFileError(
             f"{path.name} is a pickle file, which can run any program when it is opened, so it was not opened. "
             "Use the .safetensors form of the same model; most model pages offer it beside the .ckpt."
         )
+
+
+def _starts_like_pickle(path: Path) -> bool:
+    """Whether the first bytes are those of a pickle (protocol 2 to 5) or of a zip, the two forms that torch saves.
+
+    A header's length may begin with the same bytes; but then the header follows, which begins with a brace.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False  # the caller opens it, too, and says why it cannot
+    return start[8:] != b"{" and (start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5"))
 
 
 def read_header(path: Path) -> Header:
@@ -122,15 +138,18 @@ def _tensor_info(path: Path, name: str, entry: Any, data_size: int) -> TensorInf
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         fits = (
-            all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
+            isinstance(entry["shape"], list)
+            and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
             and begin <= end <= data_size
             and end - begin == math.prod(shape) * ITEM_BYTES[dtype]
         )
     except (TypeError, KeyError, ValueError):
         fits = False
     if not fits:
+        told = repr(entry)
         raise CheckpointError(
-            f"{path.name} is damaged: the tensor {name!r} is {entry!r}, which does not fit {data_size} bytes of data."
+            f"{path.name} is damaged: the tensor {name[:200]!r} is {told[:200]}, "
+            f"which does not fit {data_size} bytes of data."
         )
     return TensorInfo(dtype, shape, begin, end)
 
@@ -149,7 +168,11 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_size: int)
 
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """An opened model file.  Tensors are copied out of a memory map, one at a time, straight to the wanted dtype."""
+    """An opened model file.  Tensors are read in pieces, straight to the wanted dtype.
+
+    Read, not mapped: a map's pages count as memory of the process beside the weights made from them, and a file that
+    is cut off meanwhile would end the process instead of giving an error.
+    """
 
     path: Path
     header: Header
@@ -159,23 +182,41 @@ class SafetensorsFile:
         """Check the header and return the file.  Errors as :func:`read_header`."""
         return cls(path, read_header(path))
 
-    def load(self, prefix: str, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-        """The tensors below ``prefix`` with the prefix taken off; floats become ``dtype`` on ``device``.
+    def load(
+        self, prefix: str, dtype: torch.dtype, device: torch.device, wanted: Callable[[str], bool] = lambda name: True
+    ) -> dict[str, Tensor]:
+        """The ``wanted`` tensors below ``prefix`` with the prefix taken off; floats become ``dtype`` on ``device``.
 
-        Peak memory is the result plus one tensor, because the file's pages can be dropped by the kernel at any time.
+        Peak memory is the result plus PIECE_BYTES.  Raises CheckpointError when the file changed since it was opened.
         """
-        return dict(self._load(prefix, dtype, device))
+        names = [name for name in self.header.tensors if name.startswith(prefix) and wanted(name[len(prefix) :])]
+        names.sort(key=lambda name: self.header.tensors[name].begin)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                return {name[len(prefix) :]: self._read(file, name, dtype, device) for name in names}
+        except OSError as error:
+            raise CheckpointError(f"{self.path.name} cannot be read: {error.strerror or error}.") from error
 
-    def _load(self, prefix: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        from safetensors import safe_open
+    def _read(self, file: BinaryIO, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        import torch
 
-        names = sorted(
-            (name for name in self.header.tensors if name.startswith(prefix)),
-            key=lambda name: self.header.tensors[name].begin,
-        )
-        with safe_open(self.path, framework="pt", device="cpu") as file:
-            for name in names:
-                tensor = file.get_tensor(name)
-                wanted = dtype if tensor.is_floating_point() else tensor.dtype
-                # copy=True: a tensor that shared the map would keep the file open and change when the file does.
-                yield name[len(prefix) :], tensor.to(device=device, dtype=wanted, copy=True)
+        info = self.header.tensors[name]
+        stored: torch.dtype = getattr(torch, TORCH_NAMES[info.dtype])
+        result = torch.empty(info.shape, dtype=dtype if stored.is_floating_point else stored, device=device)
+        flat = result.view(-1)
+        piece = memoryview(bytearray(min(PIECE_BYTES, info.end - info.begin)))
+        file.seek(self.header.data_start + info.begin)
+        for start in range(0, info.end - info.begin, PIECE_BYTES):
+            part = piece[: min(PIECE_BYTES, info.end - info.begin - start)]
+            self._read_fully(file, part)
+            first = start // stored.itemsize
+            flat[first : first + len(part) // stored.itemsize].copy_(torch.frombuffer(part, dtype=stored))
+        return result
+
+    def _read_fully(self, file: BinaryIO, part: memoryview) -> None:
+        filled = 0
+        while filled < len(part):
+            count = file.readinto(part[filled:])  # type: ignore[attr-defined]
+            if not count:
+                raise CheckpointError(f"{self.path.name} ended while it was read; it was changed meanwhile.")
+            filled += count

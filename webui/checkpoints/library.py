@@ -122,27 +122,33 @@ class Library:
         entries = []
         for folder in FOLDERS[kind]:
             base = self.root / folder
-            for found in _walk(base):
-                stat = found.stat()
-                path = Path(found.path)
+            for path, stat in _walk(base):
                 remembered = known.get(str(path.resolve())) if known else None
                 digest = remembered[2] if remembered and remembered[:2] == (stat.st_size, stat.st_mtime_ns) else None
                 name = path.relative_to(base).with_suffix("").as_posix()
                 entries.append(ModelEntry(kind, name, path, stat.st_size, stat.st_mtime_ns, digest))
-        return sorted(entries, key=lambda entry: entry.name.casefold())
+        # Of two files with one name, the one that can be used comes first and is found by it.
+        return sorted(entries, key=lambda entry: (entry.name.casefold(), entry.path.suffix != ".safetensors"))
 
 
-def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Model files below ``folder``, hidden folders left out; a missing folder is empty."""
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[Path, os.stat_result]]:
+    """Model files below ``folder``, hidden ones left out; links are followed, but not in a circle.
+
+    What is missing, or goes away meanwhile, is not listed.
+    """
     try:
+        real = os.path.realpath(folder)
         with os.scandir(folder) as listing:
-            found = list(listing)
+            found = [entry for entry in listing if not entry.name.startswith(".")]
     except OSError:
         return
+    if real in above:
+        return
     for entry in found:
-        if entry.name.startswith("."):
+        try:
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), (*above, real))
+            elif entry.name.lower().endswith(SUFFIXES) and ".vae." not in entry.name and entry.is_file():
+                yield Path(entry.path), entry.stat()
+        except OSError:
             continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path))
-        elif entry.name.lower().endswith(SUFFIXES) and ".vae." not in entry.name and entry.is_file():
-            yield entry

@@ -7,12 +7,14 @@ group counts leave no trace in the shapes; a file may state them in its metadata
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from webui.checkpoints import keys
+from webui.errors import CheckpointError
 from webui.hooks import hookimpl
+from webui.request import MAX_SIDE
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +51,9 @@ class StableDiffusion1:
         return len(projection) == 4 and has_text and has_vae
 
     def native_size(self, header: Header) -> int:
-        """512, unless the file's metadata says otherwise."""
-        return int(_config(header).get("native_size", 512))
+        """512, unless the file's metadata states another usable size."""
+        size = _config(header).get("native_size", 512)
+        return size if type(size) is int and 64 <= size <= MAX_SIDE and size % 8 == 0 else 512
 
     def build(self, file: SafetensorsFile, compute: Compute) -> Model:
         """The model with its weights in ``compute``'s dtype.  Raises CheckpointError with a report of keys."""
@@ -64,7 +67,7 @@ class StableDiffusion1:
         from webui.networks.vae import AutoencoderKL, VAEConfig
         from webui.prompt.tokenizer import Tokenizer
 
-        config = _config(file.header)
+        config = checked_config(file)
         unet, vae, text = (_part(config, name) for name in ("unet", "vae", "text"))
         text_shapes = _text_shapes(file.header)
         table = NoiseTable.scaled_linear()
@@ -80,7 +83,7 @@ class StableDiffusion1:
         loaded_unet = _fill(networks[0], file, keys.UNET_PREFIX, compute.dtype, compute)
         loaded_vae = _fill(networks[1], file, keys.VAE_PREFIX, compute.vae_dtype, compute)
         loaded_text = _fill(networks[2], file, keys.CLIP_PREFIX, compute.dtype, compute)
-        matrix = config.get("latent_rgb", {"matrix": LATENT_RGB, "bias": (0.0, 0.0, 0.0)})
+        colours = config.get("latent_rgb", {"matrix": LATENT_RGB})
         return Model(
             name=file.path.stem,
             sha256="",
@@ -93,8 +96,8 @@ class StableDiffusion1:
             noise_table=table.zero_terminal_snr() if "ztsnr" in names else table,
             scale_factor=float(config.get("scale_factor", SCALE_FACTOR)),
             native_size=self.native_size(file.header),
-            latent_rgb=torch.tensor(matrix["matrix"], dtype=torch.float32),
-            latent_rgb_bias=torch.tensor(matrix["bias"], dtype=torch.float32),
+            latent_rgb=torch.tensor(colours["matrix"], dtype=torch.float32),
+            latent_rgb_bias=torch.tensor(colours.get("bias", (0.0, 0.0, 0.0)), dtype=torch.float32),
             compute=compute,
         )
 
@@ -103,9 +106,39 @@ def _config(header: Header) -> dict[str, Any]:
     """The file's own statement about itself; empty when it has none or one that is not a JSON object."""
     try:
         config = json.loads(header.metadata.get(CONFIG_KEY, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
+
+
+def checked_config(file: SafetensorsFile) -> dict[str, Any]:
+    """The file's own statement, its numbers checked.  Raises CheckpointError."""
+    config = _config(file.header)
+    counts = [_part(config, "unet").get("num_heads"), _part(config, "text").get("heads")]
+    counts += [_part(config, name).get("norm_groups") for name in ("unet", "vae")]
+    scale, colours = config.get("scale_factor", SCALE_FACTOR), config.get("latent_rgb", {"matrix": LATENT_RGB})
+    sound = (
+        all(count is None or (type(count) is int and 0 < count <= 1024) for count in counts)
+        and _are_numbers([scale], 1)
+        and scale > 0
+        and isinstance(colours, dict)
+        and all(_are_numbers(row, 3) for row in _rows(colours.get("matrix")))
+        and len(_rows(colours.get("matrix"))) == 4
+        and _are_numbers(colours.get("bias", (0.0, 0.0, 0.0)), 3)
+    )
+    if not sound:
+        raise CheckpointError(f"{file.path.name} is damaged: its {CONFIG_KEY} metadata holds impossible values.")
+    return config
+
+
+def _rows(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _are_numbers(values: Any, length: int) -> bool:
+    return len(_rows(values)) == length and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6 for value in values
+    )
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -134,9 +167,19 @@ def _fill(network: Network, file: SafetensorsFile, prefix: str, dtype: torch.dty
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {rename(name): shape for name, shape in file.header.shapes(prefix).items()}
     keys.require(keys.compare(found, wanted), file.path.name)
-    tensors = {rename(name): tensor for name, tensor in file.load(prefix, dtype, compute.device).items()}
-    network.load_state_dict({name: tensors[name] for name in wanted}, assign=True)
+    _require_floats(file, prefix, lambda name: rename(name) in wanted)
+    loaded = file.load(prefix, dtype, compute.device, lambda name: rename(name) in wanted)
+    network.load_state_dict({rename(name): tensor for name, tensor in loaded.items()}, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _require_floats(file: SafetensorsFile, prefix: str, wanted: Callable[[str], bool]) -> None:
+    """Raise CheckpointError when a weight is stored as whole numbers (a quantised file of some other program)."""
+    for name, info in file.header.tensors.items():
+        if name.startswith(prefix) and wanted(name[len(prefix) :]) and "F" not in info.dtype:
+            raise CheckpointError(
+                f"{file.path.name} stores the weight {name} as {info.dtype}; weights must be floating-point numbers."
+            )
 
 
 @hookimpl
