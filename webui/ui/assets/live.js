@@ -212,6 +212,7 @@ watch("value", () => {
     showError(value.error);
     if (!current) setState("over");
   }
+  if (value.shown) card.dataset.shown = value.shown;
   if (value.shown && !current) {
     clearStage();
     clearStrip();
@@ -225,11 +226,12 @@ function isMine(job) {
 }
 
 (async () => {
-  const { last } = recall();
+  const { ids = [], last } = recall();
   const answer = await api("jobs?state=active").catch(() => null);
   const listed = answer && answer.ok ? await answer.json() : [];
   const mine = (Array.isArray(listed) ? listed : listed.jobs).filter(isMine);
-  const first = mine.length ? mine[0].id : last;
-  if (first && tab !== "pnginfo" && !current) trigger("attached", { job: first });
+  // The fields come back for a job of this browser; a job started elsewhere is only followed.
+  const own = mine.find((job) => ids.includes(job.id))?.id || last;
+  if (own && tab !== "pnginfo" && !current) trigger("attached", { job: own });
   mine.forEach((job) => follow(job.id));
 })();

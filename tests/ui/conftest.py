@@ -1,0 +1,111 @@
+"""A real server for the browser tests, and a page that fails its test on any error or request to elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = Path(os.environ.get("WEBUI_TEST_MODELS", ROOT / "models"))
+START_S = 120
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ``webui serve`` with its own outputs folder."""
+
+    address: str
+    outputs: Path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """``python -m webui serve`` on a free port; killed at the end, because open streams delay a polite stop."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("server")
+    outputs, log = folder / "outputs", folder / "log.txt"
+    command = [sys.executable, "-m", "webui", "serve", "--no-browser", "--port", str(port)]
+    command += ["--outputs-dir", str(outputs), "--models-dir", str(MODELS)]
+    with log.open("w") as writing:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=writing, stderr=subprocess.STDOUT)
+    try:
+        address = f"http://127.0.0.1:{port}/"
+        _wait_for(f"{address}health", process, log)
+        yield Server(address, outputs)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"The server did not come up:\n{log.read_text()}")
+
+
+def stop_jobs(server: Server) -> None:
+    """Stop what a test left running, so that the next one begins with an empty queue."""
+    active = f"{server.address}api/v1/jobs?state=active"
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(active, timeout=30) as answer:
+            jobs = json.load(answer)
+        if not jobs:
+            return
+        for job in jobs:
+            stop = urllib.request.Request(f"{server.address}api/v1/jobs/{job['id']}", method="DELETE")
+            urllib.request.urlopen(stop, timeout=30).close()
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def context(browser: Browser, server: Server) -> Iterator[BrowserContext]:
+    """A fresh visitor.  At the end: no script error, no error on the console, nothing asked of another machine."""
+    visitor = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    visitor.set_default_timeout(40_000)
+    wrong: list[str] = []
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
+        page.on("console", lambda line: wrong.append(f"console: {line.text}") if line.type == "error" else None)
+
+    def check(address: str) -> None:
+        if not address.startswith((server.address, "data:", "blob:")):
+            wrong.append(f"request to {address}")
+
+    visitor.on("page", watch)
+    visitor.on("request", lambda request: check(request.url))
+    yield visitor
+    visitor.close()
+    stop_jobs(server)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture
+def page(context: BrowserContext, server: Server) -> Page:
+    """The page, ready to be used."""
+    opened = context.new_page()
+    opened.goto(server.address)
+    opened.wait_for_selector("#txt2img_generate")
+    return opened
