@@ -214,7 +214,9 @@ class Plugins:
             raise ExtensionError(sentence) from error
 
     def _fault(self, error: Exception) -> str | None:
-        """A sentence when the error came out of an extension, or a library it called; None when our code raised it."""
+        """A sentence when an extension's code was running; None when none was, or memory did not suffice."""
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            return None
         names = {
             getattr(plugin, "__name__", ""): name
             for name, plugin in self.manager.list_name_plugin()
@@ -222,8 +224,6 @@ class Plugins:
         }
         for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
             module = str(frame.f_globals.get("__name__", ""))
-            if module.split(".")[0] == __name__.split(".")[0]:
-                return None
             for start, name in names.items():
                 if module == start or module.startswith(f"{start}."):
                     place = f"{Path(frame.f_code.co_filename).name}, line {line}"

@@ -1,0 +1,283 @@
+"""``extensions/README.md`` tells the truth: its headings, its words, its links; and every example is run for real.
+
+Each ``test_hook_<name>`` installs that hook's example and reaches it by the way the application does.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import random
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plugin_app import App
+from tiny_model import METADATA, tiny_weights, write_checkpoint
+
+from webui import hooks
+from webui.images.pixels import read_pixels
+from webui.metadata.files import encode_picture
+from webui.metadata.verdict import Outcome
+from webui.plugins.manager import DROP_IN_PACKAGES, TAB_PACKAGE
+from webui.result import Pixels
+
+FOLDER = Path(__file__).resolve().parents[2] / "extensions"
+README = (FOLDER / "README.md").read_text("utf-8")
+HOOKS = {
+    node.name: node for node in ast.walk(ast.parse(inspect.getsource(hooks.Hooks))) if isinstance(node, ast.FunctionDef)
+}
+SECTIONS = {
+    heading.partition("(")[0]: (heading, body)
+    for heading, body in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, flags=re.MULTILINE | re.DOTALL)
+}
+
+
+def example(hook: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", SECTIONS[hook][1], flags=re.DOTALL)
+    return str(code)
+
+
+def signature(node: ast.FunctionDef) -> str:
+    """The hook as an extension's author sees it: without ``self``."""
+    arguments = ", ".join(f"{one.arg}: {ast.unparse(one.annotation)}" for one in node.args.args[1:] if one.annotation)
+    assert node.returns is not None
+    return f"{node.name}({arguments}) -> {ast.unparse(node.returns)}"
+
+
+def words(text: str) -> str:
+    return " ".join(text.replace("``", "`").split())
+
+
+def test_the_headings_are_the_signatures() -> None:
+    assert [heading for heading, _ in SECTIONS.values()] == [signature(node) for node in HOOKS.values()]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_sections_say_what_the_docstrings_say(hook: str) -> None:
+    docstring = words(ast.get_docstring(HOOKS[hook]) or "")
+    assert words(SECTIONS[hook][1]).startswith(docstring)
+    for fact in (
+        "Server" if "read" in hook or "register" in hook else "Worker",
+        "once" if "read" not in hook else "each",
+    ):
+        assert fact in docstring
+    assert "Raising" in docstring
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_links_lead_to_where_the_hook_is_used(hook: str) -> None:
+    (link,) = re.findall(r"^Used in \[.*?\]\((.*?)\)", SECTIONS[hook][1], flags=re.MULTILINE)
+    source = (FOLDER / link).read_text("utf-8")
+    part = re.sub(r"register_(model_|ui_)?", "", hook)
+    assert f'"{hook}"' in source or re.search(rf"(plugins|engine)\.{part}\b", source)
+    for target in re.findall(r"\]\(([^)#]+)\)", SECTIONS[hook][1]):
+        assert (FOLDER / target).is_file()
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_examples_are_complete_and_short(hook: str) -> None:
+    code = example(hook)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    assert re.search(rf"^@hookimpl.*\ndef {hook}\(", code, flags=re.MULTILINE)
+    assert max(map(len, code.splitlines())) <= 120
+
+
+def test_all_examples_together_load_without_torch(tmp_path: Path) -> None:
+    """As the server process loads them, in a process of its own."""
+    for hook in HOOKS:
+        (tmp_path / f"{hook}.py").write_text(example(hook), "utf-8")
+    code = (
+        "import sys; from pathlib import Path; from webui.plugins.manager import Plugins\n"
+        f"plugins = Plugins.load(Path({str(tmp_path)!r}), packages={(*DROP_IN_PACKAGES, TAB_PACKAGE)!r})\n"
+        "print(plugins.problems, len(plugins.extensions), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"[] {len(HOOKS)} False"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_test(hook: str) -> None:
+    assert f"test_hook_{hook}" in globals()
+
+
+def install(app: App, hook: str) -> None:
+    app.install(f"{hook}.py", example(hook))
+
+
+def test_hook_register_samplers(app: App, plain_pixels: Pixels) -> None:
+    install(app, "register_samplers")
+    done = app.make(sampling={"sampler": "ralston", "steps": 2, "cfg_scale": 3.0})
+    assert "Sampler: Ralston," in done.parameters
+    assert not np.array_equal(done.pixels, plain_pixels)
+    assert [plugin.name for plugin in done.recipe.plugins] == ["register_samplers"]
+    assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT
+    assert "Ralston" in {sampler.name for sampler in app.engine.samplers()}
+    assert [plugin.name for plugin in app.make().recipe.plugins] == []
+
+
+def test_the_sampler_of_the_example_is_of_second_order(app: App) -> None:
+    """Gaussian data of deviation s: the clean value is x·s²/(s²+σ²), the exact path x·√((s²+σ²)/(s²+σ₀²))."""
+    install(app, "register_samplers")
+    sampler = app.runner.plugins.samplers["Ralston"]
+
+    def error(steps: int, s: float = 0.7, start: float = 10.0, end: float = 0.5) -> float:
+        sigmas = [start * (end / start) ** (i / steps) for i in range(steps + 1)]
+        *_, last = sampler.integrate(lambda x, sigma: x * s**2 / (s**2 + sigma**2), 10.0, sigmas, None, eta=0.0)  # type: ignore[arg-type,return-value,operator]
+        return abs(float(last.x) - 10.0 * ((s**2 + end**2) / (s**2 + start**2)) ** 0.5)
+
+    assert error(200) / error(400) == pytest.approx(4.0, rel=0.05)
+
+
+def test_hook_register_schedules(app: App, plain_pixels: Pixels) -> None:
+    install(app, "register_schedules")
+    schedule = app.runner.plugins.schedules["Straight"]
+    from webui.diffusion.schedules import NoiseTable
+
+    table = NoiseTable.scaled_linear()
+    assert schedule.sigmas(table, 5)[:-1] == pytest.approx(np.linspace(table.sigma_max, table.sigma_min, 5))
+    done = app.make(sampling={"sampler": "Euler", "schedule": "straight", "steps": 3, "cfg_scale": 3.0})
+    assert "Schedule type: Straight," in done.parameters
+    assert not np.array_equal(done.pixels, plain_pixels)
+    assert [plugin.name for plugin in done.recipe.plugins] == ["register_schedules"]
+    assert "Straight" in {one.name for one in app.engine.schedules()}
+
+
+def test_hook_register_model_families(app: App, tmp_path: Path, plain_pixels: Pixels) -> None:
+    install(app, "register_model_families")
+    metadata = {**METADATA, "modelspec.resolution": "96x96"}
+    app.settings = replace(app.settings, models_dir=tmp_path / "models")
+    write_checkpoint(tmp_path / "models" / "Stable-diffusion" / "tiny.safetensors", tiny_weights(), metadata)
+    assert app.engine.checkpoints()[0].native_size == 96
+    done = app.make()
+    assert [plugin.name for plugin in done.recipe.plugins] == ["register_model_families"]
+    assert np.array_equal(done.pixels, plain_pixels), "the same weights by the same code"
+
+
+def test_hook_register_conditioning_modules(app: App, plain_pixels: Pixels) -> None:
+    install(app, "register_conditioning_modules")
+    fog = app.make(modules=[{"name": "Second prompt", "options": {"text": "fog"}}])
+    rain = app.make(modules=[{"name": "Second prompt", "options": {"text": "rain"}}])
+    assert not np.array_equal(fog.pixels, plain_pixels)
+    assert not np.array_equal(fog.pixels, rain.pixels)
+    assert [plugin.name for plugin in fog.recipe.plugins] == ["register_conditioning_modules"]
+    assert app.reproduce(fog.file).outcome is Outcome.BIT_EXACT
+    assert np.array_equal(app.make().pixels, plain_pixels), "the model is the same, bit for bit, afterwards"
+    wrong = app.make(modules=[{"name": "Second prompt", "options": {"texts": "fog"}}])
+    assert wrong.ending.kind == "failed" and "texts" in wrong.ending.data["error"]
+
+
+ASKS = """
+from dataclasses import dataclass
+from webui.conditioning import Contribution
+from webui.hooks import hookimpl
+
+@dataclass(frozen=True)
+class Options:
+    image: str
+    preprocessor: str
+
+class Asks:
+    name, options = "Asks", Options
+    def prepare(self, options, model, request, pictures):
+        import torch
+        from webui.networks.unet import Openings
+        control = pictures.preprocess(options.preprocessor, pictures.load(options.image), {"steps": 2})
+        assert set(control.flat) == {0, 255}
+        tokens = torch.full((1, 1, 32), control.mean() / 255)
+        return Contribution(Openings(extra_context=tokens))
+
+@hookimpl
+def register_conditioning_modules():
+    return [Asks()]
+"""
+
+
+def test_hook_register_preprocessors(app: App, plain_pixels: Pixels) -> None:
+    install(app, "register_preprocessors")
+    app.install("asks.py", ASKS)
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
+    steps = app.runner.plugins.preprocessors["Brightness steps"].run(ramp, {"steps": 2})
+    assert np.array_equal(steps, np.where(ramp < 128, 0, 255))
+    image = app.runner.inputs.put(encode_picture(ramp, ".png", {}))
+    options = {"image": image, "preprocessor": "Brightness steps"}
+    done = app.make(modules=[{"name": "Asks", "options": options}])
+    assert not np.array_equal(done.pixels, plain_pixels)
+    assert {plugin.name for plugin in done.recipe.plugins} == {"asks", "register_preprocessors"}
+    wrong = app.make(modules=[{"name": "Asks", "options": {**options, "preprocessor": "Brightnes steps"}}])
+    assert 'did you mean "Brightness steps"?' in wrong.ending.data["error"]
+
+
+def test_hook_register_ui_tabs(app: App) -> None:
+    import gradio as gr
+
+    from webui.ui.app import build_page
+
+    install(app, "register_ui_tabs")
+    app.install(
+        "broken_tab.py", example("register_ui_tabs").replace('"jobs"', '"torn"').replace("gr.HTML()", "gr.Torn()")
+    )
+    job = app.engine.submit(app.make().recipe.request)
+    page = build_page(app.engine)
+    tabs = [block for block in page.blocks.values() if isinstance(block, gr.Tab)]
+    assert [tab.id for tab in tabs if not isinstance(tab.id, int)][-2:] == ["jobs", "torn"]
+    (event,) = [fn.fn for fn in page.fns.values() if fn.name == "jobs"]
+    assert event()[0] == f"<p>{job.state}: a red apple</p>"
+    notes = [str(block.value) for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    assert any("torn" in note and "Torn" in note for note in notes)
+
+
+def test_hook_before_job(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    install(app, "before_job")
+    app.make(batch_count=2)
+    lines = [record.getMessage() for record in caplog.records if record.name == "journal"]
+    assert lines == ["2 pictures of 'a red apple'"]
+
+
+def test_hook_rewrite_request(app: App) -> None:
+    install(app, "rewrite_request")
+    colour = random.Random(7).choice(["red", "green", "blue"])
+    done = app.make(prompt="a __colour__ apple")
+    assert done.parameters.startswith(f"a {colour} apple\n")
+    assert done.recipe.request.prompt == f"a {colour} apple"
+    assert [r.data["prompt"] for r in done.reports if r.kind == "request"] == [f"a {colour} apple"]
+    assert [plugin.name for plugin in done.recipe.plugins] == ["rewrite_request"]
+    assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT
+
+
+def test_hook_rewrite_picture(app: App, plain_pixels: Pixels) -> None:
+    install(app, "rewrite_picture")
+    done = app.make()
+    assert done.pixels.shape == (80, 80, 3)
+    assert np.array_equal(done.pixels[8:-8, 8:-8], plain_pixels)
+    assert (done.pixels[:8] == 255).all() and (done.pixels[:, -8:] == 255).all()
+    (output,) = [report.data for report in done.reports if report.kind == "picture"]
+    assert (output["width"], output["height"]) == (80, 80)
+    assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT
+
+
+def test_hook_after_job(app: App) -> None:
+    install(app, "after_job")
+    done = app.make(batch_size=2)
+    assert [file.with_suffix(".txt").read_text("utf-8") for file in done.files] == ["a red apple"] * 2
+
+
+def test_hook_write_infotext(app: App, plain_pixels: Pixels) -> None:
+    install(app, "write_infotext")
+    done = app.make()
+    assert "Prompt words: 3" in done.parameters
+    assert np.array_equal(done.pixels, plain_pixels)
+    assert done.recipe.plugins == ()
+
+
+def test_hook_read_infotext(app: App) -> None:
+    install(app, "read_infotext")
+    text = "a cat\nSteps: 5, Sampler: Euler, Guidance: 9.5, Seed: 3, Size: 64x64"
+    data = encode_picture(np.zeros((64, 64, 3), np.uint8), ".png", {"parameters": text})
+    assert read_pixels(data).shape == (64, 64, 3)
+    request = app.engine.read_infotext(data).request
+    assert (request.prompt, request.sampling.steps, request.sampling.cfg_scale) == ("a cat", 5, 9.5)
