@@ -62,7 +62,7 @@ def test_equals_diffusers(config: UNetConfig, size: tuple[int, int], tokens: int
 def test_equals_diffusers_at_the_true_sd15_shapes() -> None:
     ours = unet(UNetConfig())
     theirs = diffusers_unet(ours)
-    for size, tokens in (((16, 24), 77), ((9, 15), 154)):
+    for size, tokens in (((32, 33), 77), ((9, 15), 154)):  # the larger also takes the Winograd convolutions
         x, timesteps, context = inputs(ours.config, 2, size, tokens)
         assert relative_error(ours(x, timesteps, context), theirs(x, timesteps, context).sample) < TOLERANCE
 

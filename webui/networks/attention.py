@@ -11,14 +11,18 @@ from torch import Tensor
 
 from webui.device import Compute
 
-# Query rows of one head that are computed together on a CPU.  512 rows of 4096 logits are 4 MiB in bf16: they stay in
-# the second-level caches between the two products and the softmax, which fused attention in bf16 does not achieve.
+# On CPUs with bf16 instructions, torch 2.13's fused attention is no faster in bf16 than in fp32.  Two products with
+# a softmax between them take 0.65 of its time for the 4096-token self-attention of SD1 at 512 x 512, and 0.6 to 0.85
+# for its 77-token cross-attention; in fp32 the fused kernel is ahead at every size (benchmarks/unet_step.py).
+# Many keys: one head at a time, in chunks of query rows, so that the logits (4 MiB for 4096 keys) stay in the caches.
+# Few keys: all heads in one batched product.
 CHUNK_ROWS = 512
+FEW_KEYS = 256
 
 
 def attention_kind(compute: Compute) -> str:
     """The name under which a recipe records how attention is computed; another name may mean other last bits."""
-    return f"chunked-{CHUNK_ROWS}" if compute.device.type == "cpu" else "sdpa"
+    return f"chunked-{CHUNK_ROWS}" if _is_chunked(compute.device, compute.dtype) else "sdpa"
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -27,42 +31,44 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tenso
     ``query`` is (B, N, heads * d), ``key`` and ``value`` are (B, T, heads * d).  ``bias`` is added to the logits and
     broadcasts to (B, heads, N, T).  Deterministic: the order of summation depends on the shapes alone.
     """
-    q, k, v = (_split(tokens, heads) for tokens in (query, key, value))
-    if query.device.type == "cpu":
-        return _chunked(q, k, v, bias)
-    return _merge(F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype)))
+    q, k, v = (tokens.view(*tokens.shape[:2], heads, -1).transpose(1, 2) for tokens in (query, key, value))
+    bias = None if bias is None else bias.to(q.dtype)
+    if not _is_chunked(query.device, query.dtype):
+        gathered = F.scaled_dot_product_attention(q, k, v, bias)
+    elif key.shape[1] <= FEW_KEYS:
+        gathered = _batched(q, k, v, bias)
+    else:
+        gathered = _chunked(q, k, v, bias)
+    return gathered.transpose(1, 2).flatten(2)
+
+
+def _is_chunked(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and dtype is torch.bfloat16
+
+
+def _batched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention of all heads at once."""
+    logits = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
+    return _softmax(logits if bias is None else logits + bias) @ v
 
 
 def _chunked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention head by head in chunks of query rows; products in the tensors' dtype, softmax in fp32."""
+    """Attention head by head, in chunks of query rows."""
     batch, heads, rows, width = q.shape
     if bias is not None:
-        bias = bias.to(q.dtype).expand(batch, heads, rows, k.shape[2])
+        bias = bias.expand(batch, heads, rows, k.shape[2])
     q = q * width**-0.5
-    pictures = []
+    chunks = []
     for b in range(batch):
-        outputs = [
-            _rows(q[b, head, start : start + CHUNK_ROWS], k[b, head], v[b, head], _part(bias, b, head, start))
-            for head in range(heads)
-            for start in range(0, rows, CHUNK_ROWS)
-        ]
-        pictures.append(torch.cat(outputs).view(heads, rows, v.shape[3]))
-    return _merge(torch.stack(pictures))
+        for head in range(heads):
+            for start in range(0, rows, CHUNK_ROWS):
+                logits = q[b, head, start : start + CHUNK_ROWS] @ k[b, head].T
+                if bias is not None:
+                    logits = logits + bias[b, head, start : start + CHUNK_ROWS]
+                chunks.append(_softmax(logits) @ v[b, head])
+    return torch.cat(chunks).view(batch, heads, rows, width)
 
 
-def _rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    logits = q @ k.T if bias is None else torch.addmm(bias, q, k.T)
-    return torch.softmax(logits, dim=-1) @ v  # the CPU kernel of softmax computes in fp32 whatever the dtype
-
-
-def _part(bias: Tensor | None, b: int, head: int, start: int) -> Tensor | None:
-    return None if bias is None else bias[b, head, start : start + CHUNK_ROWS]
-
-
-def _split(tokens: Tensor, heads: int) -> Tensor:
-    batch, count, channels = tokens.shape
-    return tokens.view(batch, count, heads, channels // heads).transpose(1, 2)
-
-
-def _merge(per_head: Tensor) -> Tensor:
-    return per_head.transpose(1, 2).flatten(2)
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the keys; torch's CPU kernel computes in fp32 and rounds once, at the end."""
+    return torch.softmax(logits, dim=-1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from webui.errors import CheckpointError, RequestError
 from webui.networks.attention import attention
+from webui.networks.kernels import Linear
 
 _EMBEDDINGS = "text_model.embeddings."
 _LAYERS = "text_model.encoder.layers."
@@ -144,10 +145,10 @@ class _SelfAttention(nn.Module):
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.q_proj = nn.Linear(config.width, config.width)
-        self.k_proj = nn.Linear(config.width, config.width)
-        self.v_proj = nn.Linear(config.width, config.width)
-        self.out_proj = nn.Linear(config.width, config.width)
+        self.q_proj = Linear(config.width, config.width)
+        self.k_proj = Linear(config.width, config.width)
+        self.v_proj = Linear(config.width, config.width)
+        self.out_proj = Linear(config.width, config.width)
 
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
         gathered = attention(self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden), self.heads, bias)
@@ -158,8 +159,8 @@ class _SelfAttention(nn.Module):
 class _Mlp(nn.Module):
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.width, config.mlp_width)
-        self.fc2 = nn.Linear(config.mlp_width, config.width)
+        self.fc1 = Linear(config.width, config.mlp_width)
+        self.fc2 = Linear(config.mlp_width, config.width)
 
     def forward(self, hidden: Tensor) -> Tensor:
         hidden = self.fc1(hidden)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from webui.errors import CheckpointError
 from webui.networks.attention import attention
+from webui.networks.kernels import Conv3x3, Linear, linear
 
 Depths = tuple[tuple[int, ...], ...]
 
@@ -243,9 +244,9 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         self.time_embed = nn.Sequential(
-            nn.Linear(config.model_channels, config.time_channels),
+            Linear(config.model_channels, config.time_channels),
             nn.SiLU(),
-            nn.Linear(config.time_channels, config.time_channels),
+            Linear(config.time_channels, config.time_channels),
         )
         self.input_blocks, skips = _input_blocks(config)
         deepest = config.channels[-1]
@@ -257,7 +258,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(config.norm_groups, config.channels[0], eps=1e-5),
             nn.SiLU(inplace=True),
-            nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1),
+            Conv3x3(config.channels[0], config.out_channels),
         )
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, openings: Openings | None = None) -> Tensor:
@@ -345,7 +346,7 @@ class _Block(nn.ModuleList):
 def _input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
     """The input blocks, and the channels of the skip that each one leaves."""
     before = config.model_channels
-    blocks = [_Block(nn.Conv2d(config.in_channels, before, 3, padding=1))]
+    blocks = [_Block(Conv3x3(config.in_channels, before))]
     skips = [before]
     for level, (width, depths) in enumerate(zip(config.channels, config.input_depths, strict=True)):
         if level:
@@ -382,15 +383,15 @@ class _ResBlock(nn.Module):
         self.in_layers = nn.Sequential(
             nn.GroupNorm(config.norm_groups, before, eps=1e-5),
             nn.SiLU(inplace=True),
-            nn.Conv2d(before, width, 3, padding=1),
+            Conv3x3(before, width),
         )
         # The checkpoint counts a SiLU before the linear layer; here it is applied once for all blocks, in UNet.forward.
-        self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(config.time_channels, width))
+        self.emb_layers = nn.Sequential(nn.Identity(), Linear(config.time_channels, width))
         self.out_layers = nn.Sequential(
             nn.GroupNorm(config.norm_groups, width, eps=1e-5),
             nn.SiLU(inplace=True),
             nn.Identity(),  # dropout in training
-            nn.Conv2d(width, width, 3, padding=1),
+            Conv3x3(width, width),
         )
         self.skip_connection = nn.Conv2d(before, width, 1) if before != width else nn.Identity()
 
@@ -413,7 +414,7 @@ class _Downsample(nn.Module):
 class _Upsample(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv = Conv3x3(width, width)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         grown: Tensor = self.conv(F.interpolate(x, size, mode="nearest"))
@@ -439,13 +440,13 @@ class _SpatialTransformer(nn.Module):
         return _project(tokens, self.proj_out).transpose(1, 2).view(x.shape) + x  # channels_last, like x
 
 
-def _projection(width: int, config: UNetConfig) -> nn.Linear | nn.Conv2d:
-    return nn.Linear(width, width) if config.linear_projection else nn.Conv2d(width, width, 1)
+def _projection(width: int, config: UNetConfig) -> Linear | nn.Conv2d:
+    return Linear(width, width) if config.linear_projection else nn.Conv2d(width, width, 1)
 
 
-def _project(tokens: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
+def _project(tokens: Tensor, layer: Linear | nn.Conv2d) -> Tensor:
     """A linear layer, or a 1x1 convolution as the linear layer that it is, on tokens."""
-    return F.linear(tokens, layer.weight.flatten(1), layer.bias)
+    return linear(tokens, layer.weight.flatten(1), layer.bias)
 
 
 class _TransformerBlock(nn.Module):
@@ -471,10 +472,10 @@ class _Attention(nn.Module):
     def __init__(self, width: int, source_width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(source_width, width, bias=False)
-        self.to_v = nn.Linear(source_width, width, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(width, width))
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k = Linear(source_width, width, bias=False)
+        self.to_v = Linear(source_width, width, bias=False)
+        self.to_out = nn.Sequential(Linear(width, width))
 
     def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
         gathered: Tensor = self.to_out(attention(self.to_q(x), self.to_k(source), self.to_v(source), self.heads, bias))
@@ -484,7 +485,7 @@ class _Attention(nn.Module):
 class _FeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.net = nn.ModuleList([_GatedGelu(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+        self.net = nn.ModuleList([_GatedGelu(width, 4 * width), nn.Identity(), Linear(4 * width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.net:
@@ -497,9 +498,8 @@ class _GatedGelu(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 2 * inner)
+        self.proj = Linear(width, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        gated: Tensor = value * F.gelu(gate)
-        return gated
+        return F.gelu(gate).mul_(value)

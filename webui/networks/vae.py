@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from webui.errors import CheckpointError
 from webui.networks.attention import attention
+from webui.networks.kernels import Conv3x3
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class _Encoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         channels, groups = config.channels, config.norm_groups
-        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.conv_in = Conv3x3(3, channels[0])
         self.down = nn.ModuleList()
         before = channels[0]
         for level, width in enumerate(channels):
@@ -117,7 +118,7 @@ class _Encoder(nn.Module):
             before = width
         self.mid = _Middle(before, groups)
         self.norm_out = _norm(before, groups)
-        self.conv_out = nn.Conv2d(before, 2 * config.inner_channels, 3, padding=1)
+        self.conv_out = Conv3x3(before, 2 * config.inner_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -131,14 +132,14 @@ class _Decoder(nn.Module):
         super().__init__()
         channels, groups = config.channels, config.norm_groups
         deepest = channels[-1]
-        self.conv_in = nn.Conv2d(config.inner_channels, deepest, 3, padding=1)
+        self.conv_in = Conv3x3(config.inner_channels, deepest)
         self.mid = _Middle(deepest, groups)
         self.up = nn.ModuleList()  # up.0 is the full resolution, as in the checkpoint, though it runs last
         for level, width in enumerate(channels):
             before = channels[min(level + 1, len(channels) - 1)]
             self.up.append(_Level(before, width, config.blocks + 1, groups, "upsample" if level else None))
         self.norm_out = _norm(channels[0], groups)
-        self.conv_out = nn.Conv2d(channels[0], 3, 3, padding=1)
+        self.conv_out = Conv3x3(channels[0], 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid(self.conv_in(x))
@@ -186,9 +187,9 @@ class _ResnetBlock(nn.Module):
     def __init__(self, before: int, width: int, groups: int) -> None:
         super().__init__()
         self.norm1 = _norm(before, groups)
-        self.conv1 = nn.Conv2d(before, width, 3, padding=1)
+        self.conv1 = Conv3x3(before, width)
         self.norm2 = _norm(width, groups)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = Conv3x3(width, width)
         self.nin_shortcut = nn.Conv2d(before, width, 1) if before != width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,7 +231,7 @@ class _Downsample(nn.Module):
 class _Upsample(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv = Conv3x3(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
