@@ -5,12 +5,17 @@ As ``from tiny_model import tiny_checkpoint`` in a conftest, it is a fixture: th
 
 from __future__ import annotations
 
+import io
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +23,8 @@ from webui.checkpoints import keys
 from webui.networks.clip import ClipTextConfig, ClipTextEncoder
 from webui.networks.unet import UNet, UNetConfig
 from webui.networks.vae import AutoencoderKL, VAEConfig
+from webui.request import GenerationRequest, Sampling, Size
+from webui.settings import Settings
 
 UNET = UNetConfig(
     model_channels=16,
@@ -78,3 +85,44 @@ def write_checkpoint(path: Path, weights: dict[str, Tensor], metadata: dict[str,
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder ``models`` that holds ``Stable-diffusion/tiny.safetensors``; the fixture is the file."""
     return write_checkpoint(tmp_path_factory.mktemp("models") / "Stable-diffusion" / "tiny.safetensors", tiny_weights())
+
+
+def tiny_settings(folder: Path, tiny_checkpoint: Path) -> Settings:
+    """Settings on empty folders below ``folder``, with the tiny checkpoint as the only model."""
+    models = folder / "models" / "Stable-diffusion"
+    models.mkdir(parents=True)
+    (models / tiny_checkpoint.name).hardlink_to(tiny_checkpoint)
+    return Settings(
+        models_dir=folder / "models",
+        outputs_dir=folder / "outputs",
+        extensions_dir=folder / "extensions",
+        device="cpu",
+        precision="fp32",
+        threads=1,
+    )
+
+
+def picture_bytes(width: int = 64, height: int = 64, seed: int = 0) -> bytes:
+    """A PNG of smooth random colours."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def mask_bytes(width: int = 64, height: int = 64, box: tuple[int, int, int, int] | None = (16, 16, 48, 48)) -> bytes:
+    """A PNG, light inside of ``box`` (left, top, right, bottom), black elsewhere."""
+    levels = np.zeros((height, width), np.uint8)
+    if box is not None:
+        levels[box[1] : box[3], box[0] : box[2]] = 255
+    stream = io.BytesIO()
+    Image.fromarray(levels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def tiny_request(**changes: Any) -> GenerationRequest:
+    """A request for 64x64 pixels in three steps; names in ``changes`` may be those of the sampling record, too."""
+    names = {field.name for field in fields(Sampling)}
+    sampling = {"sampler": "Euler", "steps": 3, **{name: changes.pop(name) for name in names & changes.keys()}}
+    plain: dict[str, Any] = {"prompt": "a red square", "size": Size(width=64, height=64), "seed": 7}
+    return GenerationRequest(**{**plain, "sampling": Sampling(**sampling), **changes})

@@ -179,7 +179,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 def _generate(parsed: argparse.Namespace) -> int:
     runner = _runner(parsed)
     request = _request(parsed, runner)
-    from webui.engine.runner import Control
+    from webui.engine.executor import Control
 
     save, suffix = _target(parsed.out, request.pictures)
     for path in runner.generate(request, _Progress(sys.stderr), Control(), save=save, suffix=suffix):
@@ -278,7 +278,7 @@ def _target(out: Path | None, pictures: int) -> tuple[Any, str]:
 def _reproduce(parsed: argparse.Namespace) -> int:
     files = [(path, _read(path)) for path in parsed.files]
     runner = _runner(parsed)
-    from webui.engine.runner import Control
+    from webui.engine.executor import Control
     from webui.metadata.verdict import Outcome, Verdict
 
     verdicts: list[tuple[Path, Verdict]] = []

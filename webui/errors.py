@@ -74,6 +74,10 @@ class JobCancelled(Exception):
     """Raised between two sampling steps when the job was interrupted.  Not an error: finished pictures are kept."""
 
 
+DEFECT = "Something went wrong inside the program; the log names the place. The next jobs go on."
+"""What a person is told about an exception that is not meant for people."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> RequestError:
     """The error for a name that is in no registry, with the nearest known name as a suggestion.
 

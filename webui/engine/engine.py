@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from webui.engine.jobs import Event, Job, JobState, Output, Progress
 from webui.engine.outputs import OutputFolder
 from webui.engine.resolve import resolve
 from webui.engine.store import JobStore
-from webui.errors import NotFoundError, OutputError, RequestError, WebUIError
+from webui.errors import DEFECT, MetadataError, NotFoundError, OutputError, RequestError, WebUIError
 from webui.images.pixels import read_pixels
 from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
@@ -41,6 +42,12 @@ log = logging.getLogger(__name__)
 
 SERVER_PACKAGES = (*DROP_IN_PACKAGES, TAB_PACKAGE)
 KEPT_PREVIEWS = 50
+DISK_WAIT_S = 5.0
+TOLD_AGAIN = 10**15
+"""Event numbers of a job told from the store begin here.
+
+Those of a job taken up again after a restart begin at the time in milliseconds: also above all that came before.
+"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,8 @@ def header_defaults(header: Header) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in ((name.strip(), value.strip()) for name, value in pairs):
         if name in kinds:
-            found[name] = kinds[name](value)
+            with suppress(ValueError):  # a file's advice that is no number is no advice
+                found[name] = kinds[name](value)
     return found
 
 
@@ -117,6 +125,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         self._live: OrderedDict[str, Job] = OrderedDict()
+        self._unsaved: dict[str, Job] = {}
+        self._thread: threading.Thread | None = None
         self._previews: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._lock = threading.RLock()
         self._wake = threading.Event()
@@ -137,6 +147,8 @@ class Engine:
         OutputFolder(self.settings.outputs_dir).clean()
         for job in self.store.recover():
             log.warning("job %s: %s", job.id, job.error)
+        for job in self.store.in_state(JobState.QUEUED):
+            self.events.begin(job.id, int(time.time() * 1000))
         self.executor.warm_up()
         self._thread = threading.Thread(target=self._work, name="queue", daemon=True)
         self._thread.start()
@@ -146,7 +158,8 @@ class Engine:
         self._closed = True
         self._wake.set()
         self.executor.close()
-        self._thread.join(timeout=10)
+        if self._thread is not None:
+            self._thread.join(timeout=10)
         self.store.close()
 
     def submit(self, request: GenerationRequest) -> Job:
@@ -171,7 +184,7 @@ class Engine:
         elif "parameters" in texts:
             request = infotext.to_request(infotext.parse(texts["parameters"]), GenerationRequest()).request.to_dict()
         else:
-            raise NotFoundError(f"{filename} carries no recipe and no parameters, so it does not tell how it was made.")
+            raise MetadataError(f"{filename} carries no recipe and no parameters, so it does not tell how it was made.")
         return self._queue("reproduce", request, picture=self.inputs.put(data))
 
     def job(self, job_id: str) -> Job:
@@ -272,7 +285,7 @@ class Engine:
         if "recipe" in texts and "parameters" not in texts:
             return infotext.ReadBack(request_of_one(Recipe.from_json(texts["recipe"])), {}, ())
         if "parameters" not in texts:
-            raise NotFoundError("The picture carries no parameters; it was not made here, or its text was removed.")
+            raise MetadataError("The picture carries no parameters; it was not made here, or its text was removed.")
         return self.read_parameters(texts["parameters"])
 
     def read_parameters(self, text: str) -> infotext.ReadBack:
@@ -326,18 +339,22 @@ class Engine:
     def _work(self) -> None:
         while not self._closed:
             self._wake.clear()
-            queued = self.store.in_state(JobState.QUEUED)
-            if not queued:
-                self._wake.wait(timeout=60)
-                continue
             try:
-                self._compute(queued[0])
+                self._save_late()
+                queued = self.store.in_state(JobState.QUEUED)
+                if queued:
+                    self._compute(queued[0])
+                else:
+                    self._wake.wait(timeout=60)
             except OutputError as error:
-                log.error("%s", error)  # the job list cannot be written: wait for the disk, nothing is lost
-                self._wake.wait(timeout=5)
-            except Exception:
-                log.exception("job %s", queued[0].id)
-                self._finish(self.job(queued[0].id), JobState.FAILED, {"error": _DEFECT})
+                log.error("%s", error)  # the job list cannot be used: wait for the disk, nothing is lost
+                self._wake.wait(timeout=DISK_WAIT_S)
+
+    def _save_late(self) -> None:
+        """Record how jobs ended that could not be recorded then."""
+        for job in list(self._unsaved.values()):
+            self.store.save(job)
+            del self._unsaved[job.id]
 
     def _compute(self, job: Job) -> None:
         with self._lock:
@@ -356,9 +373,14 @@ class Engine:
         )
         try:
             self.executor.run(order, lambda report: self._hear(job.id, report))
-        except WebUIError as error:
-            if not self._closed:
-                self._finish(self._live[job.id], JobState.FAILED, {"error": str(error)})
+        except Exception as error:
+            if self._closed:
+                self.store.release(job)
+                return
+            if not isinstance(error, WebUIError):
+                log.exception("job %s", job.id)
+            sentence = str(error) if isinstance(error, WebUIError) else DEFECT
+            self._finish(self._live[job.id], JobState.FAILED, {"error": sentence})
 
     def _hear(self, job_id: str, report: Report) -> None:
         job = self._live[job_id]
@@ -375,7 +397,8 @@ class Engine:
         elif report.kind == "verdict":
             self._keep(replace(job, verdict=data))
         elif report.kind == "problem":
-            self._problems.append(str(data["sentence"]))
+            if data["sentence"] not in self._problems:
+                self._problems.append(str(data["sentence"]))
         elif report.kind == "done":
             self._finish(job, JobState.DONE, dict(job.verdict or {}))
         elif report.kind == "interrupted":
@@ -399,22 +422,28 @@ class Engine:
         self._keep(job)
         try:
             self.store.save(job)
-        finally:
-            self.events.tell(job.id, state.value, data)
+        except OutputError as error:
+            log.error("%s", error)
+            self._unsaved[job.id] = job
+            self._wake.set()
+        self.events.tell(job.id, state.value, data)
 
     def _keep(self, job: Job) -> None:
         with self._lock:
             self._live[job.id] = job
             self._live.move_to_end(job.id)
-            while len(self._live) > KEPT_PREVIEWS:
-                self._live.popitem(last=False)
-
-
-_DEFECT = "Something went wrong inside the program; the log names the place. The next jobs go on."
+            over = [kept.id for kept in self._live.values() if kept.state.is_over and kept.id not in self._unsaved]
+            for old in over[: max(len(self._live) - KEPT_PREVIEWS, 0)]:
+                del self._live[old]
 
 
 def _told_again(job: Job) -> list[Event]:
-    """The events that matter of a job that is over, from its record."""
-    pictures = [Event(job.id, number, "picture", asdict(output)) for number, output in enumerate(job.outputs, start=1)]
+    """The events that matter of a job that is over, from its record.
+
+    Their numbers are above all that were told while it ran: a listener that resumes hears how it ended.
+    """
+    pictures = [
+        Event(job.id, TOLD_AGAIN + number, "picture", asdict(output)) for number, output in enumerate(job.outputs)
+    ]
     data: dict[str, Any] = {"error": job.error} if job.error else dict(job.verdict or {})
-    return [*pictures, Event(job.id, len(pictures) + 1, job.state.value, data)]
+    return [*pictures, Event(job.id, TOLD_AGAIN + len(pictures), job.state.value, data)]

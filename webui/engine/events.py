@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -34,6 +35,12 @@ class Events:
         self._lock = Lock()
         self._histories: OrderedDict[str, _History] = OrderedDict()
 
+    def begin(self, job: str, number: int) -> None:
+        """Count the job's events on from ``number`` (a job from before a restart, whose events were numbered there)."""
+        with self._lock:
+            history = self._histories.setdefault(job, _History())
+            history.count = max(history.count, number)
+
     def tell(self, job: str, kind: str, data: Mapping[str, Any]) -> None:
         """Add an event and wake the job's listeners.  Any thread."""
         with self._lock:
@@ -45,7 +52,7 @@ class Events:
             listeners = list(history.listeners)
             self._forget_old()
         for loop, wake in listeners:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the listener's event loop is closed
                 loop.call_soon_threadsafe(wake.set)
 
     def since(self, job: str, after: int = 0) -> list[Event]:
@@ -60,7 +67,10 @@ class Events:
             return job in self._histories
 
     async def follow(self, job: str, after: int = 0) -> AsyncIterator[Event]:
-        """The job's events after a number, then each new one as it happens, ending with the job's last."""
+        """The job's events after a number, then each new one as it happens, ending with the job's last.
+
+        Nothing comes after the last: a listener that has seen it hears the end at once.
+        """
         wake = asyncio.Event()
         listener = (asyncio.get_running_loop(), wake)
         with self._lock:
@@ -73,11 +83,18 @@ class Events:
                     yield event
                     if event.is_last:
                         return
+                if self._is_over(job):
+                    return
                 await wake.wait()
         finally:
             with self._lock:
                 if job in self._histories:
                     self._histories[job].listeners.discard(listener)
+
+    def _is_over(self, job: str) -> bool:
+        with self._lock:
+            history = self._histories.get(job)
+            return bool(history and history.events and history.events[-1].is_last)
 
     def _forget_old(self) -> None:
         for job in list(self._histories):

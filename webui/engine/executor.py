@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
 from webui.engine.wire import Wire
@@ -69,6 +69,14 @@ class Report:
 Tell = Callable[[Report], None]
 
 
+@dataclass
+class Control:
+    """The two wishes that reach a running job.  Set from another thread, seen between two moments."""
+
+    interrupted: Event = field(default_factory=Event)
+    skipped: Event = field(default_factory=Event)
+
+
 class Executor(Protocol):
     """Computes jobs, one at a time."""
 
@@ -97,36 +105,63 @@ class Executor(Protocol):
         ...
 
 
+@dataclass
+class _Life:
+    """One worker process from start to end: its pipe, what it reported, and how far it came.
+
+    ``readies`` counts how often it said "ready": once when it stands, again after each order.  ``fatal`` is the
+    sentence of a worker that could not start.
+    """
+
+    process: subprocess.Popen[bytes]
+    wire: Wire
+    reports: SimpleQueue[tuple[str, Report] | None] = field(default_factory=SimpleQueue)
+    status: str = "starting"
+    readies: int = 0
+    fatal: str = ""
+
+
 class WorkerProcess:
-    """An Executor in a process of its own, started at once and started anew when it dies."""
+    """An Executor in a process of its own, started at once and started anew when it dies.
+
+    One that dies before it is ready is not started again until there is a job for it, and one that dies over its first
+    order starts without loading a model, so that a model too large for the memory is not loaded for ever.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = Lock()
-        self._reports: SimpleQueue[Report | None] = SimpleQueue()
-        self._status = "starting"
         self._closed = False
-        self._start()
+        self._unwanted = ""
+        self._life = self._start()
 
     def run(self, order: Order, tell: Tell) -> None:
-        """See Executor.  A killed worker is started again before this raises."""
-        process = self._alive()
-        reports: SimpleQueue[Report | None] = SimpleQueue()
-        self._reports = reports
+        """See Executor.  When ``tell`` raises, the job is stopped and the error goes on."""
+        life = self._alive()
         try:
-            self._wire.send({"type": "run", "order": asdict(order)})
+            life.wire.send({"type": "run", "order": asdict(order)})
+            if self._unwanted == order.job:  # the wish to stop came before the order
+                self.interrupt(order.job)
         except OSError:
-            reports.put(None)
-        while True:
-            report = reports.get()
-            if report is None:
-                raise WorkerError(self._epitaph(process))
-            tell(report)
-            if report.ends:
-                return
+            log.debug("the worker is gone before job %s began", order.job)
+        try:
+            while True:
+                reported = life.reports.get()
+                if reported is None:
+                    raise WorkerError(self._epitaph(life))
+                job, report = reported
+                if job != order.job:
+                    continue  # what a job that was given up still had to say
+                tell(report)
+                if report.ends:
+                    return
+        except BaseException:
+            self.interrupt(order.job)
+            raise
 
     def interrupt(self, job: str) -> None:
         """See Executor."""
+        self._unwanted = job
         self._send({"type": "interrupt", "job": job})
 
     def skip(self, job: str) -> None:
@@ -139,63 +174,85 @@ class WorkerProcess:
 
     def status(self) -> str:
         """See Executor."""
-        return self._status if self._process.poll() is None else "down"
+        return self._life.status if self._life.process.poll() is None else "down"
 
     @property
     def pid(self) -> int:
         """The worker's process id."""
-        return self._process.pid
+        return self._life.process.pid
 
     def close(self) -> None:
         """See Executor."""
-        self._closed = True
-        process = self._process
+        with self._lock:
+            self._closed = True
+            process = self._life.process
         process.kill()
         process.wait()
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
-            self._wire.send(message)
+            self._life.wire.send(message)
         except OSError:
             log.debug("the worker is gone; %s was not sent", message["type"])
 
-    def _alive(self) -> subprocess.Popen[bytes]:
+    def _alive(self) -> _Life:
         with self._lock:
-            if self._process.poll() is not None:
-                self._start()
-            return self._process
+            if self._closed:
+                raise WorkerError("The program is being closed.")
+            if self._life.process.poll() is not None:
+                self._life = self._start()
+            return self._life
 
-    def _start(self) -> None:
-        self._status = "starting"
-        self._process = subprocess.Popen(
+    def _start(self) -> _Life:
+        process = subprocess.Popen(
             [sys.executable, "-m", "webui.engine.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**MALLOC, **os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        assert self._process.stdin and self._process.stdout
-        self._wire = Wire(self._process.stdin)  # type: ignore[arg-type]
-        self._send({"type": "settings", "settings": self._settings.to_dict()})
-        incoming = Wire(self._process.stdout)  # type: ignore[arg-type]
-        Thread(target=self._listen, args=(self._process, incoming), name="worker reports", daemon=True).start()
+        assert process.stdin and process.stdout
+        life = _Life(process, Wire(process.stdin))  # type: ignore[arg-type]
+        try:
+            life.wire.send({"type": "settings", "settings": self._settings.to_dict()})
+        except OSError:
+            log.debug("the worker is gone before it began")
+        incoming = Wire(process.stdout)  # type: ignore[arg-type]
+        Thread(target=self._listen, args=(life, incoming), name="worker reports", daemon=True).start()
+        return life
 
-    def _listen(self, process: subprocess.Popen[bytes], incoming: Wire) -> None:
+    def _listen(self, life: _Life, incoming: Wire) -> None:
         while (received := incoming.receive()) is not None:
             message, blob = received
             if message["type"] == "status":
-                self._status = message["status"]
+                life.status = message["status"]
+                life.readies += life.status == "ready"
+            elif message["type"] == "fatal":
+                life.fatal = message["error"]
             else:
-                self._reports.put(Report(message["kind"], message["data"], blob))
-        process.wait()
-        self._reports.put(None)
+                life.reports.put((message["job"], Report(message["kind"], message["data"], blob)))
+        life.process.wait()
+        life.reports.put(None)
+        life.wire.close()
+        incoming.close()
         if self._closed:
             return
-        log.warning("%s", self._epitaph(process))
-        self._alive()
-        self.warm_up()
+        log.warning("%s", self._epitaph(life))
+        if life.readies:
+            self._revive(warm=life.readies > 1)
 
-    def _epitaph(self, process: subprocess.Popen[bytes]) -> str:
-        code = process.wait()
+    def _revive(self, *, warm: bool) -> None:
+        try:
+            self._alive()
+        except (WorkerError, OSError) as error:
+            log.warning("the worker was not started again: %s", error)
+            return
+        if warm:
+            self.warm_up()
+
+    def _epitaph(self, life: _Life) -> str:
+        code = life.process.wait()
+        if life.fatal:
+            return life.fatal
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         advice = " (often: not enough memory; try a smaller size or close other programs)" if code in (-9, 137) else ""
-        return f"The process that computes pictures {how}{advice}. It was started again; finished pictures are kept."
+        return f"The process that computes pictures {how}{advice}. It is started again; finished pictures are kept."

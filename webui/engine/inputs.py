@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from webui.errors import NotFoundError, OutputError
+from webui.engine.outputs import output_error, write_atomically
+from webui.errors import NotFoundError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -25,24 +27,15 @@ class InputStore:
             return digest
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".tmp-")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).replace(target)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            write_atomically(target, data)
         except OSError as error:
-            raise OutputError(f"The picture could not be stored in {self.folder}: {error.strerror}.") from error
+            raise output_error(self.folder, error) from error
         return digest
 
     def path(self, digest: str) -> Path:
         """Where the bytes with this digest are.  Raises NotFoundError."""
         target = self.folder / digest
-        if len(digest) != 64 or not digest.isalnum() or not target.is_file():
+        if not _DIGEST.fullmatch(digest) or not target.is_file():
             raise NotFoundError(f"The input picture {digest[:12]}… is not stored here; upload it again.")
         return target
 

@@ -44,7 +44,8 @@ class OutputFolder:
     def clean(self) -> None:
         """Remove temporary files that a killed process left behind."""
         for leftover in self.root.rglob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_file() and not leftover.is_symlink():
+                leftover.unlink(missing_ok=True)
 
 
 def write_atomically(target: Path, data: bytes, *, replace: bool = True) -> bool:
@@ -69,7 +70,7 @@ def output_error(folder: Path, error: OSError) -> OutputError:
     """The sentence for a picture that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"The disk of {folder} is full; free some space and start the job again.")
-    return OutputError(f"The picture could not be written to {folder}: {error.strerror}.")
+    return OutputError(f"The picture could not be written to {folder}: {error.strerror or error}.")
 
 
 def _claim(temporary: Path, target: Path) -> bool:

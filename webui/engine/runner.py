@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import torch
@@ -23,17 +22,17 @@ from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import Contribution, Pictures
 from webui.device import Compute
-from webui.engine.executor import Order, Report, Tell
+from webui.engine.executor import Control, Order, Report, Tell
 from webui.engine.inputs import InputStore
 from webui.engine.jobs import Output, Progress
 from webui.engine.outputs import OutputFolder
 from webui.engine.resolve import resolve, schedule_label
-from webui.errors import MetadataError, NotFoundError, RequestError, WebUIError, unknown_name
+from webui.errors import DEFECT, MetadataError, NotFoundError, RequestError, WebUIError, unknown_name
 from webui.images.pixels import read_pixels
 from webui.latents.preview import preview_jpeg
 from webui.metadata import infotext
 from webui.metadata.files import encode_picture, pixel_digest, read_picture_texts
-from webui.metadata.recipe import Recipe, input_digests, request_of_one
+from webui.metadata.recipe import Recipe, input_digests
 from webui.metadata.verdict import Outcome, Verdict, compare, differences, plugin_differences
 from webui.model import Model
 from webui.networks.attention import attention_kind
@@ -51,6 +50,10 @@ log = logging.getLogger(__name__)
 PREVIEW_INTERVAL_S = 0.4
 PREVIEW_SHARE = 0.03
 """Previews may take this share of the job's time; a slower preview comes less often."""
+MAX_THREADS = 256
+"""A recipe's number of threads is followed up to here."""
+SHORTEST_HASH = 8
+"""Digits of a hash that name a model for certain."""
 NOT_RECORDED = (
     "the device and precision",
     "the processor and number of threads",
@@ -58,14 +61,6 @@ NOT_RECORDED = (
     "the digest of the pixels",
 )
 """What a picture that has AUTOMATIC1111's ``parameters`` and no recipe does not tell."""
-
-
-@dataclass
-class Control:
-    """The two wishes that reach a running job.  Set from another thread, seen between two moments."""
-
-    interrupted: Event = field(default_factory=Event)
-    skipped: Event = field(default_factory=Event)
 
 
 @dataclass
@@ -139,13 +134,15 @@ class Runner:
             ending = self._run(order, tell, control)
         except WebUIError as error:
             ending = Report("failed", {"error": str(error), "status": error.status})
-        except MemoryError:
-            ending = Report("failed", {"error": _too_large(order), "status": 507})
-        except RuntimeError as error:
-            if "memory" not in str(error).lower():
-                raise
-            log.exception("job %s ran out of memory", order.job)
-            ending = Report("failed", {"error": _too_large(order), "status": 507})
+        except BrokenPipeError:
+            raise  # nobody listens any more
+        except Exception as error:
+            log.exception("job %s", order.job)
+            is_memory = isinstance(error, MemoryError) or (
+                isinstance(error, RuntimeError) and "memory" in str(error).lower()
+            )
+            sentence = _too_large(order) if is_memory else DEFECT
+            ending = Report("failed", {"error": sentence, "status": 507 if is_memory else 500})
         for sentence in self.plugins.problems:
             tell(Report("problem", {"sentence": sentence}))
         tell(ending)
@@ -180,15 +177,17 @@ class Runner:
         """
         clock = Clock(request.pictures, len(done))
         tell(Report("progress", asdict(clock.phase("preparing"))))
-        request = self._rewritten(resolve(request, self.plugins, self.library))
+        request = self._rewritten(self._resolved(request))
+        clock.pictures = request.pictures
         tell(Report("request", request.to_dict()))
         self.plugins.tell("before_job", request=request)
-        entry = self._find_checkpoint(request)
-        if self._model_key[:1] != (entry.path,):
+        entry = self.library.find(request.checkpoint)
+        if self._model_key != self._key(entry, self.compute):
             tell(Report("progress", asdict(clock.phase("loading the model"))))
         model = self._load(entry, self.compute)
         paths = []
-        for picture in self._pictures(request, model, clock, tell, control, done):
+        wanted = [index for index in range(request.pictures) if index not in done]
+        for picture in self._pictures(request, model, clock, tell, control, wanted):
             tell(Report("progress", asdict(clock.phase("saving"))))
             output, path = self._save(picture, request, model, save, suffix)
             paths.append(str(path))
@@ -200,6 +199,7 @@ class Runner:
         """Run the recipe in a picture file again and compare.  Raises MetadataError when the file tells nothing."""
         texts = read_picture_texts(data)
         expected = read_pixels(data)
+        self.library.refresh()
         if "recipe" in texts:
             return self._reproduce_recipe(Recipe.from_json(texts["recipe"]), expected, tell, control)
         if "parameters" in texts:
@@ -214,10 +214,13 @@ class Runner:
         checkpoint = next(model for model in recipe.models if model.role == "checkpoint")
         entry = self.library.by_sha256(checkpoint.sha256)
         assert entry is not None
-        request = request_of_one(recipe)
+        request = replace(recipe.request, checkpoint=entry.name)
         with _threads(wanted.threads, afterwards=self.compute.threads):
-            model = self._load(entry, wanted)
-            made = self._make_one(replace(request, checkpoint=entry.name), model, tell, control)
+            try:
+                model = self._load(entry, wanted)
+                made = self._make_one(request, recipe.index, model, tell, control)
+            except WebUIError as error:
+                return Verdict(outcome=Outcome.CANNOT_RUN, reasons=(str(error),))
             here = self.environment(wanted)
         if made is None:
             return Verdict(outcome=Outcome.CANNOT_RUN, reasons=("It was interrupted.",))
@@ -246,11 +249,12 @@ class Runner:
         entry, reasons = self._model_by_text(parsed.fields, back.request)
         if entry is None:
             return Verdict(outcome=Outcome.CANNOT_RUN, reasons=tuple(reasons), not_recorded=NOT_RECORDED)
+        alone = replace(back.request, checkpoint=entry.name, batch_size=1, batch_count=1)
         try:
-            request = resolve(replace(back.request, checkpoint=entry.name), self.plugins, self.library)
-        except RequestError as error:
-            return Verdict(outcome=Outcome.CANNOT_RUN, reasons=(str(error),), not_recorded=NOT_RECORDED)
-        made = self._make_one(request, self._load(entry, self.compute), tell, control)
+            request = resolve(alone, self.plugins, self.library)
+            made = self._make_one(request, 0, self._load(entry, self.compute), tell, control)
+        except WebUIError as error:
+            return Verdict(outcome=Outcome.CANNOT_RUN, reasons=(*reasons, str(error)), not_recorded=NOT_RECORDED)
         if made is None:
             return Verdict(outcome=Outcome.CANNOT_RUN, reasons=("It was interrupted.",), not_recorded=NOT_RECORDED)
         verdict = compare(expected, made.pixels)
@@ -259,9 +263,11 @@ class Runner:
             reasons.append("Its noise came from a graphics card (RNG: GPU); here noise comes from the CPU generator.")
         return replace(verdict, reasons=(*verdict.reasons, *reasons), not_recorded=NOT_RECORDED)
 
-    def _make_one(self, request: GenerationRequest, model: Model, tell: Tell, control: Control) -> MadePicture | None:
-        """The single picture of a request, None when interrupted."""
-        return next(self._pictures(request, model, Clock(1, 0), tell, control, ()), None)
+    def _make_one(
+        self, request: GenerationRequest, index: int, model: Model, tell: Tell, control: Control
+    ) -> MadePicture | None:
+        """Picture ``index`` of a request, None when interrupted."""
+        return next(self._pictures(request, model, Clock(1, 0), tell, control, (index,)), None)
 
     def _pictures(
         self,
@@ -270,16 +276,16 @@ class Runner:
         clock: Clock,
         tell: Tell,
         control: Control,
-        done: Sequence[int],
+        wanted: Sequence[int],
     ) -> Iterator[MadePicture]:
-        """Every picture that is not done, after the plugins' rewriting; stops when interrupted."""
+        """The pictures ``wanted``, after the plugins' rewriting; stops when interrupted."""
         with torch.inference_mode(), self.plugins.blaming():
             sampler = self.plugins.samplers[request.sampling.sampler]
             schedule = self.plugins.schedules[request.sampling.schedule]
             setup = prepare(request, model, sampler, schedule, self._contributions(request, model))
             start = self._start_pictures(request)
-        made = len(done)
-        for group in _groups(request, done, model.compute):
+        made = clock.done_before
+        for group in _groups(request, wanted, model.compute):
             if control.interrupted.is_set():
                 return
             with torch.inference_mode(), self.plugins.blaming():
@@ -350,17 +356,26 @@ class Runner:
         rewritten: GenerationRequest = self.plugins.rewrite("rewrite_request", "request", request)
         return resolve(rewritten, self.plugins, self.library) if rewritten != request else request
 
-    def _find_checkpoint(self, request: GenerationRequest) -> ModelEntry:
+    def _resolved(self, request: GenerationRequest) -> GenerationRequest:
+        """Resolved against the models folder; looks at it again for a name that was not there before."""
         try:
-            return self.library.find(request.checkpoint)
-        except RequestError:
+            return resolve(request, self.plugins, self.library)
+        except (RequestError, NotFoundError):
             self.library.refresh()
-            return self.library.find(request.checkpoint)
+            return resolve(request, self.plugins, self.library)
+
+    def _key(self, entry: ModelEntry, compute: Compute) -> tuple[Any, ...]:
+        """What tells one loaded model from another: the file as it is now, and where and how it computes."""
+        try:
+            stat = entry.path.stat()
+        except OSError:
+            return ()
+        return (entry.path, stat.st_mtime_ns, stat.st_size, str(compute.device), compute.dtype, compute.vae_dtype)
 
     def _load(self, entry: ModelEntry, compute: Compute) -> Model:
         """The model of a file, from memory when it is the one loaded; the old one is dropped first."""
-        key = (entry.path, entry.mtime_ns, compute.dtype, compute.vae_dtype)
-        if self._model is not None and self._model_key == key:
+        key = self._key(entry, compute)
+        if self._model is not None and key and self._model_key == key:
             if self._model.compute != compute:
                 self._model = replace(self._model, compute=compute)
             return self._model
@@ -429,8 +444,8 @@ class Runner:
             model_name=model.name,
             model_hash=model.sha256,
             schedule_label=schedule_label(request, self.plugins),
-            seed=picture.seed,
             default_eta=self.plugins.samplers[request.sampling.sampler].default_eta,
+            seed=picture.seed,
             extra=extra,
         )
         return infotext.write(request, facts)
@@ -452,6 +467,9 @@ class Runner:
             reasons.append(f'The sampler "{missing}" is not known here.')
         if recipe.request.sampling.schedule not in self.plugins.schedules:
             reasons.append(f'The schedule "{recipe.request.sampling.schedule}" is not known here.')
+        for use in recipe.request.modules:
+            if use.name not in self.plugins.conditioning_modules:
+                reasons.append(f'The conditioning module "{use.name}" is not known here.')
         return reasons
 
     def _conditions_of(self, recorded: Environment) -> Compute:
@@ -460,7 +478,8 @@ class Runner:
             return self.compute
         kind = recorded.device.split(" ")[0].split(":")[0]
         place = kind if kind in device.available() else str(self.compute.device)
-        return device.choose(place, recorded.dtype, recorded.threads if place == "cpu" else None)
+        threads = min(recorded.threads, MAX_THREADS) if place == "cpu" else None
+        return device.choose(place, recorded.dtype, threads)
 
     def _model_by_text(
         self, fields: Mapping[str, str], request: GenerationRequest
@@ -469,7 +488,7 @@ class Runner:
         self.library.refresh()
         short, name = fields.get("Model hash", ""), fields.get("Model", "")
         for entry in self.library.entries():
-            if short and self.library.sha256(entry).startswith(short.casefold()):
+            if len(short) >= SHORTEST_HASH and self.library.sha256(entry).startswith(short.casefold()):
                 return entry, []
         if not name and not short:
             entry = self.library.default_checkpoint()
@@ -477,7 +496,9 @@ class Runner:
         try:
             found = self.library.find(name)
         except RequestError:
-            return None, [f'The model "{name}" [{short}] is not in the models folder.']
+            return None, [f"The model {_titled(name, short)} is not in the models folder."]
+        if not short:
+            return found, [f'The text names the model "{name}" without its hash.']
         return found, [f'The model was found by its name "{name}" only; its hash [{short}] is another here.']
 
 
@@ -516,12 +537,12 @@ class _threads:
         torch.set_num_threads(self.afterwards)
 
 
-def _groups(request: GenerationRequest, done: Sequence[int], compute: Compute) -> Iterator[tuple[int, ...]]:
-    """The indices still to make, in groups that go through the network together and never cross a batch."""
+def _groups(request: GenerationRequest, wanted: Sequence[int], compute: Compute) -> Iterator[tuple[int, ...]]:
+    """The indices to make, in groups that go through the network together and never cross a batch."""
     together = compute.images_at_once(request.batch_size)
     for batch in range(request.batch_count):
         first = batch * request.batch_size
-        left = [index for index in range(first, first + request.batch_size) if index not in done]
+        left = [index for index in wanted if first <= index < first + request.batch_size]
         for start in range(0, len(left), together):
             yield tuple(left[start : start + together])
 
@@ -531,6 +552,10 @@ def _installed_version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _titled(name: str, short: str) -> str:
+    return " ".join(filter(None, (f'"{name}"' if name else "", f"[{short}]" if short else "")))
 
 
 def _too_large(order: Order) -> str:

@@ -75,6 +75,11 @@ class JobStore:
         self.save(job)
         self._write("UPDATE jobs SET attempts = attempts + 1 WHERE id = ?", (job.id,))
 
+    def release(self, job: Job) -> None:
+        """Put a job that was under way back into the queue; the attempt does not count."""
+        self.save(replace(job, state=JobState.QUEUED, started=None))
+        self._write("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
+
     def add_output(self, job_id: str, output: Output) -> None:
         """Record a saved picture."""
         self._write(
@@ -150,8 +155,11 @@ class JobStore:
         )
 
     def _read(self, statement: str, values: Iterable[Any]) -> list[sqlite3.Row]:
-        with self._lock, closing(self._database.execute(statement, tuple(values))) as cursor:
-            return cursor.fetchall()
+        try:
+            with self._lock, closing(self._database.execute(statement, tuple(values))) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise OutputError(f"The job list {self.path} cannot be read: {error}.") from error
 
     def _write(self, statement: str, values: Iterable[Any]) -> None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import suppress
 from threading import Lock
 from typing import Any, BinaryIO
 
@@ -24,8 +25,15 @@ class Wire:
         """Write a message.  Raises OSError (a broken pipe) when the other side is gone."""
         text = json.dumps(message, separators=(",", ":")).encode()
         with self._lock:
+            if self._stream.closed:
+                raise BrokenPipeError("the pipe is closed")
             self._stream.write(_LENGTHS.pack(len(text), len(blob)) + text + blob)
             self._stream.flush()
+
+    def close(self) -> None:
+        """Close the pipe; what could not be sent any more is lost."""
+        with self._lock, suppress(OSError):
+            self._stream.close()
 
     def receive(self) -> tuple[dict[str, Any], bytes] | None:
         """The next message, or None when the other side is gone."""

@@ -10,11 +10,12 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from webui.engine.executor import Order, Report
+from webui.engine.executor import Control, Order, Report
 from webui.engine.wire import Wire
 from webui.errors import WebUIError
 from webui.settings import Settings
@@ -24,11 +25,12 @@ log = logging.getLogger("webui.worker")
 
 @dataclass
 class Worker:
-    """The two ends of the pipe and the job under way."""
+    """The two ends of the pipe, and the orders that came, each with what is wished of it meanwhile."""
 
     incoming: Wire
     outgoing: Wire
     orders: SimpleQueue[Order | None] = field(default_factory=SimpleQueue)
+    controls: dict[str, Control] = field(default_factory=dict)
 
     def serve(self) -> None:
         """Compute orders until the server is gone."""
@@ -36,12 +38,14 @@ class Worker:
         if received is None:
             return
         settings = Settings.from_dict(received[0]["settings"])
-        from webui.engine.runner import Control, Runner  # torch
-
-        self.control = Control()
-        self.running = ""
         Thread(target=self._listen, name="orders", daemon=True).start()
-        runner = Runner.start(settings)
+        from webui.engine.runner import Runner  # torch
+
+        try:
+            runner = Runner.start(settings)
+        except WebUIError as error:
+            self.outgoing.send({"type": "fatal", "error": str(error)})
+            raise
         self._status("ready")
         while True:
             order = self.orders.get()
@@ -49,7 +53,8 @@ class Worker:
             if order is None:
                 runner.warm_up()
             else:
-                runner.run(order, self._tell, self.control)
+                runner.run(order, partial(self._tell, order.job), self.controls[order.job])
+                del self.controls[order.job]
             self._status("ready")
 
     def _listen(self) -> None:
@@ -61,19 +66,16 @@ class Worker:
         kind = message["type"]
         if kind == "run":
             order = Order(**message["order"])
-            self.running = order.job
-            self.control.interrupted.clear()
-            self.control.skipped.clear()
+            self.controls[order.job] = Control()
             self.orders.put(order)
         elif kind == "warm up":
             self.orders.put(None)
-        elif kind == "interrupt" and message["job"] == self.running:
-            self.control.interrupted.set()
-        elif kind == "skip" and message["job"] == self.running:
-            self.control.skipped.set()
+        elif control := self.controls.get(message["job"]):
+            (control.interrupted if kind == "interrupt" else control.skipped).set()
 
-    def _tell(self, report: Report) -> None:
-        self.outgoing.send({"type": "report", "kind": report.kind, "data": dict(report.data)}, report.blob)
+    def _tell(self, job: str, report: Report) -> None:
+        message = {"type": "report", "job": job, "kind": report.kind, "data": dict(report.data)}
+        self.outgoing.send(message, report.blob)
 
     def _status(self, status: str) -> None:
         self.outgoing.send({"type": "status", "status": status})
@@ -95,4 +97,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # the listening thread still waits for standard input

@@ -58,19 +58,30 @@ class Recipe:
             data = json.loads(text)
             if data["format"] != FORMAT:
                 raise MetadataError(f"The recipe has format {data['format']}; this version reads format {FORMAT}.")
-            return cls(
+            recipe = cls(
                 request=GenerationRequest.from_dict(data["request"]),
-                index=_whole(data["index"]),
-                models=tuple(ModelFile(**model) for model in data["models"]),
-                inputs=tuple(str(digest) for digest in data["inputs"]),
-                environment=Environment(**data["environment"]),
-                plugins=tuple(Plugin(**plugin) for plugin in data["plugins"]),
-                pixels=str(data["pixels"]),
+                index=_whole(data["index"], 0),
+                models=tuple(ModelFile(**_texts(model)) for model in data["models"]),
+                inputs=tuple(_text(digest) for digest in data["inputs"]),
+                environment=_environment(data["environment"]),
+                plugins=tuple(Plugin(**_texts(plugin)) for plugin in data["plugins"]),
+                pixels=_text(data["pixels"]),
             )
-        except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:
+            recipe._check()
+            return recipe
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError, RequestError) as error:
             raise MetadataError(
                 f"The picture's recipe is damaged ({error}); its plain parameters may still be read."
             ) from error
+
+    def _check(self) -> None:
+        """Raise ValueError for a recipe that no picture of ours carries."""
+        if not self.request.is_resolved:
+            raise ValueError("its request is not resolved")
+        if self.index >= self.request.pictures:
+            raise ValueError(f"picture {self.index} of {self.request.pictures}")
+        if not any(model.role == "checkpoint" for model in self.models):
+            raise ValueError("it names no checkpoint")
 
 
 def request_of_one(recipe: Recipe) -> GenerationRequest:
@@ -87,7 +98,24 @@ def input_digests(request: GenerationRequest) -> tuple[str, ...]:
     return (request.start.image, *mask)
 
 
-def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"index {value!r}")
+def _environment(data: Any) -> Environment:
+    threads, transformers = _whole(data["threads"], 1), data["transformers"]
+    texts = {name: value for name, value in data.items() if name not in ("threads", "transformers")}
+    told = None if transformers is None else _text(transformers)
+    return Environment(**_texts(texts), threads=threads, transformers=told)
+
+
+def _texts(record: Any) -> dict[str, str]:
+    return {name: _text(value) for name, value in record.items()}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.80} is no text")
+    return value
+
+
+def _whole(value: Any, lowest: int) -> int:
+    if type(value) is not int or value < lowest:
+        raise ValueError(f"{value!r:.80} is no whole number from {lowest} on")
     return value
