@@ -47,7 +47,7 @@ def build_png_info(context: PageContext) -> None:
                 }
             gr.HTML('<p class="muted hint">Reproduce runs the recipe in this file again and compares every pixel.</p>')
         with gr.Column(min_width=340, elem_classes=["results"]):
-            live = Live(tab="pnginfo", elem_id="pnginfo_live", empty="")
+            live = Live(tab="pnginfo", elem_id="pnginfo_live")
             verdict = gr.HTML(elem_id="pnginfo_verdict")
             info = gr.HTML(_HELP, elem_id="pnginfo_html_info", elem_classes=["picture-info"])
 

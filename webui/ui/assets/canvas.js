@@ -2,6 +2,7 @@
 // Keeps the picture's file as it is in the input store; the mask is a list of strokes until Generate asks for it.
 const part = (name) => element.querySelector(`.canvas-${name}`);
 const box = part("box"), image = part("image"), mask = part("mask"), file = part("file"), cursor = part("cursor");
+const paintable = box.dataset.paint === "yes";
 const size = element.querySelector(".canvas-size input");
 const INK = "ink";      // stands for the hatching, which is seen on any colour
 
@@ -156,7 +157,7 @@ function changed() {
   box.classList.toggle("has-mask", strokes.length > 0);
 }
 
-if (props.paint) {
+if (paintable) {
   mask.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || !box.classList.contains("has-picture")) return;
     event.preventDefault();
@@ -200,7 +201,7 @@ async function upload_mask() {
 // Called by Generate: the value with the mask as it is on the screen now.
 window.webui.canvases[element.closest("[id]:not([id^='html-'])")?.id] = async () => {
   if (!props.value?.image) return null;
-  if (!props.paint) return props.value;
+  if (!paintable) return props.value;
   try {
     const digest = await upload_mask();
     if (props.value.mask !== digest) props.value = { ...props.value, mask: digest };
@@ -237,7 +238,7 @@ box.addEventListener("paste", (event) => {
   if (pasted) { event.preventDefault(); take(pasted, pasted.name); }
 });
 box.addEventListener("keydown", (event) => {
-  if ((event.ctrlKey || event.metaKey) && event.key === "z" && props.paint) { event.preventDefault(); strokes.pop(); redraw(); changed(); }
+  if ((event.ctrlKey || event.metaKey) && event.key === "z" && paintable) { event.preventDefault(); strokes.pop(); redraw(); changed(); }
 });
 
 watch("value", () => {

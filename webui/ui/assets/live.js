@@ -1,10 +1,10 @@
 // Body of a function (element, trigger, props, server, upload, watch), run once when the widget is on the page.
 // Follows jobs over /api/v1/jobs/{id}/events; asks Python only at the end of a job ('finished') and when the page is
 // opened again ('attached').
-const tab = props.tab;
-const KEY = `webui.jobs.${tab}`;
 const part = (name) => element.querySelector(`.live-${name}`);
 const card = part("card");
+const tab = card.dataset.tab;
+const KEY = `webui.jobs.${tab}`;
 const api = (path, options) => fetch(`api/v1/${path}`, { headers: { Accept: "application/json" }, ...options });
 
 let current = null;       // the id that is shown
@@ -13,7 +13,6 @@ let stream = null;        // its EventSource
 let poll = null;          // timer while it is queued
 let interrupted = false;  // the person pressed Interrupt for `current`
 
-part("empty").innerHTML = props.empty || "";
 settle();
 window.webui.live[tab] = {
   running: () => current !== null,
@@ -38,7 +37,7 @@ function recall() {
 }
 
 function settle() {
-  const empty = card.dataset.state === "empty" && !props.empty;
+  const empty = card.dataset.state === "empty" && !part("empty").childElementCount;
   card.toggleAttribute("data-idle", !card.classList.contains("has-error") && (empty || card.dataset.state === "over"));
 }
 

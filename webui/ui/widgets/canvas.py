@@ -24,11 +24,10 @@ class PictureCanvas(gr.HTML):  # type: ignore[misc]  # gradio is untyped
         super().__init__(
             value=None,
             label=label,
-            html_template=read_asset("canvas.html"),
+            html_template=read_asset("canvas.html", label=label, paint="yes" if paint else "no"),
             js_on_load=read_asset("canvas.js"),
             apply_default_css=False,
             elem_classes=["picture-canvas", "paintable"] if paint else ["picture-canvas"],
-            paint=paint,
             **options,
         )
 

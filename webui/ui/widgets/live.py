@@ -17,17 +17,18 @@ class Live(gr.HTML):  # type: ignore[misc]  # gradio is untyped
 
     Value from Python: ``{"job": id}`` follows a job, ``{"shown": id}`` says that its pictures stand in the gallery,
     ``{"error": sentence}`` shows a sentence; ``at`` makes equal values differ.  Events, each with ``job`` in its data:
-    ``finished`` (the job is over), ``attached`` (the page was opened and this was its last job).
+    ``finished`` (the job is over), ``attached`` (the page was opened and this was its last job).  ``empty`` is the HTML
+    shown before the first job.  Both stand in the template, for gradio 6.31 loses properties of its own of a component
+    that is an event's output before it was on the screen.
     """
 
-    def __init__(self, *, tab: str, **options: Any) -> None:
+    def __init__(self, *, tab: str, empty: str = "", **options: Any) -> None:
         super().__init__(
             value=None,
-            html_template=read_asset("live.html"),
+            html_template=read_asset("live.html", tab=tab, empty=empty),
             js_on_load=read_asset("live.js"),
             apply_default_css=False,
             elem_classes=["live"],
-            tab=tab,
             **options,
         )
 
