@@ -16,7 +16,6 @@ from torch import Tensor
 from webui.diffusion.noise import ImageNoise
 from webui.images import masks
 from webui.images.masks import Plan
-from webui.images.resize import resize
 from webui.pipeline.denoising import Setup, latent_shape, seeds, walk
 from webui.pipeline.img2img import StartPictures, img2img, start_latent, start_of
 from webui.pipeline.moments import Made, Moment
@@ -31,7 +30,7 @@ def inpaint(
 ) -> Iterator[Moment]:
     """The moments of painting the mask anew for the pictures ``indices``.
 
-    An empty mask paints nothing: the pictures are the start image at the size asked for.
+    An empty mask paints nothing: with "Only masked", which keeps the start image's size, the pictures are that image.
     """
     assert request.start is not None and request.start.mask is not None and pictures.mask is not None
     mask = masks.read_mask(pictures.mask)
@@ -58,9 +57,8 @@ def run(request: GenerationRequest, setup: Setup, pictures: StartPictures, indic
 
 
 def _untouched(request: GenerationRequest, pictures: StartPictures, indices: Sequence[int]) -> Iterator[Moment]:
-    pixels = resize(pictures.image, request.size.width, request.size.height)
     for index, seed in zip(indices, seeds(request, indices), strict=True):
-        yield Made(MadePicture(pixels=pixels, index=index, seed=seed))
+        yield Made(MadePicture(pixels=pictures.image.copy(), index=index, seed=seed))
 
 
 def _latent_mask(planned: Plan, request: GenerationRequest, setup: Setup) -> Tensor:
