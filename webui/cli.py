@@ -217,7 +217,10 @@ def _request(parsed: argparse.Namespace, runner: Runner) -> GenerationRequest:
     return GenerationRequest(
         prompt=parsed.prompt,
         negative_prompt=parsed.negative,
-        size=Size(width=parsed.width or model.native_size, height=parsed.height or model.native_size),
+        size=Size(
+            width=model.native_size if parsed.width is None else parsed.width,
+            height=model.native_size if parsed.height is None else parsed.height,
+        ),
         sampling=sampling,
         seed=None if parsed.seed in (None, -1) else parsed.seed,
         batch_size=parsed.batch_size,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,16 +25,23 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-STREAMS = ("/events", "/queue/data", "/heartbeat")
+STREAMS = ("/events", "/queue/data", "/heartbeat", "/stream/")
 """GET routes with these parts stream what jobs do, so they are checked like unsafe methods."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_BODY = 128 * 1024 * 1024
+MAX_JSON = 4 * 1024 * 1024
+"""A request without its pictures is never larger; reading JSON takes many times its size in memory."""
+JSON_ROUTE = "/api/v1/jobs"
+SINGLE = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "content-length")
+"""Headers that are looked at here; given twice, two programs could read them differently."""
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (
         b"content-security-policy",
-        b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; object-src 'none'",
+        b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; object-src 'none'; "
+        b"base-uri 'self'; form-action 'self'",
     ),
 )
 """On every answer.  The policy keeps the page from loading or sending anything elsewhere."""
@@ -49,9 +58,10 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """The layer.  ``hosts`` are the names a browser may call this server by; ``file_roots`` what Gradio may serve.
+    """The layer.  ``hosts`` are the names a browser may call this server by, in lower case.
 
-    With a ``password`` every request but ``/health`` must carry it (HTTP Basic, any user name).
+    Of the disk Gradio may serve finished pictures below ``outputs_root`` and the page's own ``uploads_root``.  With a
+    ``password`` every request but ``/health`` must carry it (HTTP Basic, any user name).
     """
 
     app: App
@@ -73,87 +83,161 @@ class Guard:
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
             return
-        await self.app(scope, _limited(receive), _with_headers(send))
+        await self._pass_on(scope, receive, send)
+
+    async def _pass_on(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """The application's answer, or a refusal when more was sent than is allowed (chunked uploads state no length)."""
+        upload = _Upload(receive, _body_limit(scope["path"]))
+        answer = _Answer(send, upload)
+        try:
+            await self.app(scope, upload.receive, answer.send)
+        except Exception:
+            if not upload.too_large:
+                raise
+        if upload.too_large and not answer.begun:
+            await _refuse(scope, _too_large(upload.limit), receive, send)
 
     def _check(self, scope: Mapping[str, Any]) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         path = scope["path"]
         self._check_host(headers.get("host", ""))
         if path != "/health":
             self._check_password(headers.get("authorization", ""))
         streams = any(part in path for part in STREAMS)
-        if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS or streams:
-            _check_origin(headers)
-        if int(headers.get("content-length", "0") or 0) > MAX_BODY:
-            raise Refusal(413, f"The upload is larger than {MAX_BODY // 1024**2} MB.")
+        unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS or streams
+        _check_site(headers, unsafe=unsafe)
+        length = headers.get("content-length", "0")
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            raise Refusal(400, "The length of the body is not a number.")
+        if int(length) > _body_limit(path):
+            raise _too_large(_body_limit(path))
         self._check_file(path)
 
     def _check_host(self, host: str) -> None:
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            name = ""
         if name not in self.hosts:
             raise Refusal(
                 421,
-                f'This server is not known as "{name}"; start it with --allow-host {name or "NAME"} if it should be.',
+                f'This server is not known as "{name[:80]}"; start it with --allow-host {name[:80] or "NAME"} '
+                "if it should be.",
             )
 
     def _check_password(self, authorization: str) -> None:
         if self.password is None:
             return
+        scheme, _, encoded = authorization.partition(" ")
         try:
-            given = base64.b64decode(authorization.removeprefix("Basic "), validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+            given = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
             given = ""
-        if not secrets.compare_digest(given.encode(), self.password.encode()):
+        matches = secrets.compare_digest(given.encode(), self.password.encode())
+        if scheme.lower() != "basic" or not given or not matches:
             challenge = ((b"www-authenticate", b'Basic realm="webui", charset="UTF-8"'),)
             raise Refusal(401, "A password is needed.", challenge)
 
     def _check_file(self, path: str) -> None:
         """Gradio's file route serves finished pictures and the page's own uploads, nothing else."""
-        if "/gradio_api/proxy" in path:
+        if "/proxy=" in path or "/gradio_api/proxy" in path:
             raise Refusal(403, "This server does not fetch pages for others.")
-        for marker in ("/file=", "/gradio_api/file/"):
-            if marker not in path:
-                continue
-            wanted = Path(unquote(path.split(marker, 1)[1])).resolve()
-            hidden = any(part.startswith(".") for part in wanted.parts[1:] if self.outputs_root in wanted.parents)
-            is_picture = wanted.suffix.lower() in PICTURE_SUFFIXES and not hidden
-            if not (
-                (wanted.is_relative_to(self.outputs_root) and is_picture) or wanted.is_relative_to(self.uploads_root)
-            ):
+        for asked in _files_asked(path):
+            # Gradio takes the name as it stands here; decoded once more it must be harmless, too.
+            if not (self._may_serve(asked) and self._may_serve(unquote(asked))):
                 raise Refusal(403, "Only finished pictures and the page's own uploads are served.")
 
-
-def _check_origin(headers: Mapping[str, str]) -> None:
-    """A browser says where a request comes from; other programs say nothing, and are let through."""
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise Refusal(403, "Another web page must not use this server.")
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-        raise Refusal(403, "Another web page must not use this server.")
-
-
-def _limited(receive: Receive) -> Receive:
-    """Receive that ends the request when more is sent than was allowed (chunked uploads state no length)."""
-    total = 0
-
-    async def limited() -> Message:
-        nonlocal total
-        message = await receive()
-        total += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if total > MAX_BODY else message
-
-    return limited
+    def _may_serve(self, asked: str) -> bool:
+        try:
+            wanted = Path(asked).resolve()
+        except (OSError, ValueError, RuntimeError):
+            return False
+        if wanted.is_relative_to(self.uploads_root):
+            return True
+        if not wanted.is_relative_to(self.outputs_root):
+            return False
+        hidden = any(part.startswith(".") for part in wanted.relative_to(self.outputs_root).parts)
+        return not hidden and wanted.suffix.lower() in PICTURE_SUFFIXES
 
 
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+def _files_asked(path: str) -> list[str]:
+    """What each file route that could be meant by ``path`` would be asked for."""
+    named = [path[match.end() :] for match in re.finditer("/file=", path)]
+    return named or [rest for _, found, rest in [path.partition("/file/")] if found]
+
+
+@dataclass
+class _Upload:
+    """A request's body, cut off when it is larger than ``limit`` bytes."""
+
+    _receive: Receive
+    limit: int
+    too_large: bool = False
+    _total: int = field(default=0)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._total += len(message.get("body", b""))
+        self.too_large = self.too_large or self._total > self.limit
+        return {"type": "http.disconnect"} if self.too_large else message
+
+
+@dataclass
+class _Answer:
+    """The application's answer with our headers on it; swallowed when the upload was too large before it began."""
+
+    _send: Send
+    _upload: _Upload
+    begun: bool = False
+
+    async def send(self, message: Message) -> None:
+        if self._upload.too_large and not self.begun:
+            return
         if message["type"] == "http.response.start":
-            present = {name.lower() for name, _ in message.get("headers", [])}
-            added = [(name, value) for name, value in HEADERS if name not in present]
-            message["headers"] = [*message.get("headers", []), *added]
-        await send(message)
+            self.begun = True
+            ours = {name for name, _ in HEADERS}
+            kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in ours]
+            message = {**message, "headers": [*kept, *HEADERS]}
+        await self._send(message)
 
-    return sending
+
+def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
+    """The headers by lower-case name.  Raises Refusal when one that is looked at here is given twice."""
+    headers: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name = raw.decode("latin-1").lower()
+        if name in headers and name in SINGLE:
+            raise Refusal(400, f"The header {name} is given twice.")
+        headers[name] = value.decode("latin-1")
+    return headers
+
+
+def _check_site(headers: Mapping[str, str], *, unsafe: bool) -> None:
+    """A browser says where a request comes from; other programs say nothing, and are let through.
+
+    Another web page may link to this one, and nothing else: neither post to it nor embed what it serves.
+    """
+    foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+    linked = not unsafe and headers.get("sec-fetch-mode") == "navigate"
+    origin = headers.get("origin")
+    if (foreign and not linked) or (origin is not None and _place(origin) != headers.get("host", "").lower()):
+        raise Refusal(403, "Another web page must not use this server.")
+
+
+def _place(origin: str) -> str:
+    """The host and port of an origin, "" for one that has none ("null")."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _body_limit(path: str) -> int:
+    return MAX_JSON if path.startswith(JSON_ROUTE) else MAX_BODY
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, f"The upload is larger than {limit // 1024**2} MB.")
 
 
 async def _refuse(scope: Mapping[str, Any], refusal: Refusal, receive: Receive, send: Send) -> None:
@@ -161,9 +245,10 @@ async def _refuse(scope: Mapping[str, Any], refusal: Refusal, receive: Receive, 
         await receive()
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = refusal.sentence.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send(
-        {"type": "http.response.start", "status": refusal.status, "headers": [*headers, *HEADERS, *refusal.headers]}
-    )
+    if scope["path"].startswith("/api/"):
+        kind, body = b"application/json", json.dumps({"error": refusal.sentence}).encode()
+    else:
+        kind, body = b"text/plain; charset=utf-8", refusal.sentence.encode()
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *HEADERS, *refusal.headers]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

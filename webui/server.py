@@ -24,6 +24,8 @@ SHUTDOWN_S = 2
 
 def serve(settings: Settings, *, open_browser: bool) -> int:
     """Run until interrupted.  Raises RequestError when the address cannot be used."""
+    if settings.password == "":
+        raise RequestError("The password is empty; choose one, or leave --password out to serve this computer alone.")
     if settings.host not in LOOPBACK and settings.password is None:
         raise RequestError(
             f"--host {settings.host} would let everybody on the network in; set a password with --password, "
@@ -52,7 +54,7 @@ def serve(settings: Settings, *, open_browser: bool) -> int:
         mount(app, engine)
         guard = Guard(
             app=app,
-            hosts=(*LOOPBACK, settings.host, *settings.allowed_hosts),
+            hosts=tuple(name.lower() for name in (*LOOPBACK, settings.host, *settings.allowed_hosts)),
             outputs_root=settings.outputs_dir.resolve(),
             uploads_root=uploads.resolve(),
             password=settings.password,
@@ -91,6 +93,8 @@ def _announce(address: str, open_browser: bool) -> None:
 
 
 def _check_port(settings: Settings) -> None:
+    if not 0 < settings.port < 65536:
+        raise RequestError(f"--port is {settings.port}; it must be from 1 to 65535.")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -8,17 +8,19 @@ from typing import Any
 
 import swagger_ui_bundle
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import TypeAdapter
+from starlette.exceptions import HTTPException
 
 from webui import __version__
 from webui.api.routes import build_router
 from webui.engine.engine import Engine
 from webui.engine.jobs import Job
-from webui.errors import WebUIError
+from webui.errors import DEFECT, WebUIError
 from webui.request import GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ def build_app(engine: Engine) -> FastAPI:
     app = FastAPI(title="Stable Diffusion web UI", version=__version__, docs_url=None, redoc_url=None)
     app.include_router(build_router(engine))
     app.add_exception_handler(WebUIError, _sentence)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _defect)
     with as_file(swagger_ui_bundle.swagger_ui_path) as folder:
         app.mount(DOCS_FILES, StaticFiles(directory=folder))
@@ -68,6 +72,19 @@ async def _sentence(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": str(error)}, status_code=error.status)
 
 
+async def _not_valid(_: Request, error: Exception) -> JSONResponse:
+    """What FastAPI found wrong with a query or a body, the first of it as a sentence."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = " ".join(str(part) for part in first["loc"] if part != "body") or "the body"
+    return JSONResponse({"error": f"The {place} is not valid: {first['msg']}."}, status_code=422)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": f"{error.detail}."}, status_code=error.status_code, headers=error.headers)
+
+
 async def _defect(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return JSONResponse({"error": "Something went wrong inside the program; its log names the place."}, status_code=500)
+    return JSONResponse({"error": DEFECT}, status_code=500)

@@ -162,10 +162,12 @@ async def _stream(engine: Engine, job_id: str, after: int) -> AsyncIterator[str]
     queue: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def pump() -> None:
-        async for event in engine.follow(job_id, after):
-            data = json.dumps(asdict(event)["data"])
-            await queue.put(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n")
-        await queue.put(None)
+        try:
+            async for event in engine.follow(job_id, after):
+                data = json.dumps(asdict(event)["data"])
+                await queue.put(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n")
+        finally:
+            await queue.put(None)
 
     pumping = asyncio.create_task(pump())
     try:
