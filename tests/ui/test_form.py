@@ -56,7 +56,7 @@ REQUESTS = st.builds(
         cfg_scale=st.floats(0, 100),
         eta=st.none() | SHARE,
     ),
-    seed=st.none() | st.integers(0, MAX_SEED),
+    seed=st.none() | st.integers(0, MAX_SEED - 64_000),
     batch_size=st.integers(1, 64),
     batch_count=st.integers(1, 1000),
     clip_skip=st.integers(1, 12),

@@ -16,6 +16,8 @@ VERDICT_WORDS = {
 """The five verdicts and what each says to a person."""
 
 
+EXAMPLES_SHOWN = 4
+
 _RECIPE_GROUPS = {
     "request": "What was asked",
     "models": "Model files",
@@ -32,7 +34,7 @@ def model_note(*, note: str, examples: Sequence[str], folder: str) -> str:
         return ""
     chips = "".join(
         f'<button type="button" class="chip" data-prompt="{escape(example)}">{escape(example)}</button>'
-        for example in examples
+        for example in examples[:EXAMPLES_SHOWN]
     )
     tries = f'<div class="chips"><span class="muted">Try</span>{chips}</div>' if chips else ""
     return (
