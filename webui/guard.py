@@ -86,7 +86,7 @@ class Guard:
         await self._pass_on(scope, receive, send)
 
     async def _pass_on(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """The application's answer, or a refusal when more was sent than is allowed (chunked uploads state no length)."""
+        """The application's answer, or a refusal when more was sent than is allowed (chunks state no length)."""
         upload = _Upload(receive, _body_limit(scope["path"]))
         answer = _Answer(send, upload)
         try:
