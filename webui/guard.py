@@ -152,12 +152,13 @@ class Guard:
             wanted = Path(asked).resolve()
         except (OSError, ValueError, RuntimeError):
             return False
+        if wanted.suffix.lower() not in PICTURE_SUFFIXES:
+            return False  # an uploaded page would run in this one's name
         if wanted.is_relative_to(self.uploads_root):
             return True
         if not wanted.is_relative_to(self.outputs_root):
             return False
-        hidden = any(part.startswith(".") for part in wanted.relative_to(self.outputs_root).parts)
-        return not hidden and wanted.suffix.lower() in PICTURE_SUFFIXES
+        return not any(part.startswith(".") for part in wanted.relative_to(self.outputs_root).parts)
 
 
 def _files_asked(path: str) -> list[str]:

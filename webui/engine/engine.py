@@ -198,7 +198,8 @@ class Engine:
         """The newest jobs first."""
         with self._lock:
             live = dict(self._live)
-        return [live.get(job.id, job) for job in self.store.recent(limit)]
+        waiting = {job.id: job for job in self.active()}
+        return [waiting.get(job.id) or live.get(job.id, job) for job in self.store.recent(limit)]
 
     def active(self) -> list[Job]:
         """The running job, then the queued ones in order."""

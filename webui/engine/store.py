@@ -77,7 +77,8 @@ class JobStore:
 
     def release(self, job: Job) -> None:
         """Put a job that was under way back into the queue; the attempt does not count."""
-        self.save(replace(job, state=JobState.QUEUED, started=None))
+        progress = replace(job.progress, preview=0)  # previews are kept in memory only
+                self.save(replace(job, state=JobState.QUEUED, started=None, progress=progress))
         self._write("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
 
     def add_output(self, job_id: str, output: Output) -> None:
@@ -123,7 +124,8 @@ class JobStore:
         for row in self._read("SELECT id, attempts FROM jobs WHERE state = ?", (JobState.RUNNING.value,)):
             job = self.job(row["id"])
             if row["attempts"] < MAX_ATTEMPTS:
-                self.save(replace(job, state=JobState.QUEUED, started=None))
+                progress = replace(job.progress, preview=0)  # previews are kept in memory only
+                self.save(replace(job, state=JobState.QUEUED, started=None, progress=progress))
             else:
                 error = "The program ended twice while this job was under way, so it was not started again."
                 failed.append(replace(job, state=JobState.FAILED, error=error, finished=time.time()))
