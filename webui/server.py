@@ -12,7 +12,7 @@ import webbrowser
 from pathlib import Path
 
 from webui.engine.executor import WorkerProcess
-from webui.errors import RequestError
+from webui.errors import PictureError, RequestError
 from webui.guard import LOOPBACK, Guard
 from webui.settings import Settings
 
@@ -49,6 +49,7 @@ def serve(settings: Settings, *, open_browser: bool) -> int:
         from webui.engine.engine import Engine
         from webui.ui.app import mount
 
+        _refuse_downloads()
         engine = Engine.create(settings, executor)
         app = build_app(engine)
         mount(app, engine)
@@ -76,6 +77,16 @@ def serve(settings: Settings, *, open_browser: bool) -> int:
     finally:
         executor.close()
     return 0
+
+
+def _refuse_downloads() -> None:
+    """Keep Gradio from fetching what a file record of its own API names by address; it has no setting for that."""
+    from gradio import processing_utils
+
+    async def refused(url: str) -> None:
+        raise PictureError("Pictures are uploaded; this server fetches none from an address.")
+
+    processing_utils.async_ssrf_protected_get = refused
 
 
 def _announce(address: str, open_browser: bool) -> None:

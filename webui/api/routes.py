@@ -143,6 +143,11 @@ def build_router(engine: Engine) -> APIRouter:
         """The noise schedules by name."""
         return [{"name": schedule.name, "aliases": list(schedule.names)} for schedule in engine.schedules()]
 
+    @router.api_route("/api/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    def nothing(request: Request, rest: str) -> None:
+        """Everything else below ``/api``: it would reach the page, which answers in its own way."""
+        raise NotFoundError(f"There is no {request.method} /api/{rest[:200]}; /docs lists what there is.")
+
     return router
 
 

@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 PREVIEW_INTERVAL_S = 0.4
 PREVIEW_SHARE = 0.03
 """Previews may take this share of the job's time; a slower preview comes less often."""
-MAX_THREADS = 256
+MAX_THREADS = 64
 """A recipe's number of threads is followed up to here."""
 SHORTEST_HASH = 8
 """Digits of a hash that name a model for certain."""
