@@ -77,8 +77,7 @@ class JobStore:
 
     def release(self, job: Job) -> None:
         """Put a job that was under way back into the queue; the attempt does not count."""
-        progress = replace(job.progress, preview=0)  # previews are kept in memory only
-                self.save(replace(job, state=JobState.QUEUED, started=None, progress=progress))
+        self.save(replace(job, state=JobState.QUEUED, started=None))
         self._write("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
 
     def add_output(self, job_id: str, output: Output) -> None:
