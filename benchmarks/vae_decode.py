@@ -3,7 +3,7 @@
     python benchmarks/vae_decode.py [--runs N] [--threads N] [--size PX] [--dtype fp32 bf16] [--default-allocator]
 
 Prints Markdown table rows; the ratio is ours / diffusers.  Memory is what a fresh process holds at its peak beyond what
-it held with the weights loaded.
+it held with the weights loaded (Linux).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def timing_row(dtype_name: str, size: int, runs: int) -> str:
 def memory(side: str, dtype_name: str, size: int) -> int:
     """MiB that one decode adds to this process."""
     decode = decoders(dtype_name, size)[side]
-    before = common.peak_mib()
+    before = common.restart_peak()
     with torch.inference_mode():
         decode()
     return round(common.peak_mib() - before)

@@ -8,6 +8,8 @@ fp32.  Where a gradient is asked for, everything is torch's own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,14 +87,15 @@ def _winograd(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     batch, _, height, width = x.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1 + width % 2, 1, 1 + height % 2))
+    source = x.permute(0, 2, 3, 1)
     filters = _transformed_filters(weight)
     out = x.new_empty(batch, rows, 2, columns, 2, len(weight))
     for b in range(batch):
         for start in range(0, rows, _TILE_ROWS):
             tiles = out[b, start : start + _TILE_ROWS]
-            pixels = padded[b, 2 * start : 2 * (start + len(tiles)) + 2]
-            _fill_tiles(tiles, pixels, filters, bias)
+            top, bottom = 2 * start - 1, 2 * (start + len(tiles)) + 1  # of the pixels that these tiles read
+            margins = (0, 0, 1, 1 + width % 2, max(-top, 0), max(bottom - height, 0))
+            _fill_tiles(tiles, F.pad(source[b, max(top, 0) : bottom], margins), filters, bias)
     whole = out.view(batch, 2 * rows, 2 * columns, len(weight))[:, :height, :width]
     return whole.permute(0, 3, 1, 2)  # channels last
 
@@ -102,12 +105,11 @@ def _fill_tiles(tiles: Tensor, pixels: Tensor, filters: Tensor, bias: Tensor) ->
     count, _, columns, _, width = tiles.shape
     by_row = _transformed(pixels, dim=0)
     data = _transformed(by_row, dim=2).view(4, 4, count * columns, -1)
-    products = torch.stack([_product(data[i, j], filters[i, j], None) for i in range(4) for j in range(4)])
-    products = products.view(4, 4, count, columns, width)
+    products = [[_product(data[i, j], filters[i, j], None) for i in range(4)] for j in range(4)]
     for odd in range(2):
-        column = _inverse(products, odd)
+        column = [_inverse(row, odd) for row in products]
         for low in range(2):
-            torch.add(_inverse(column, low), bias, out=tiles[:, low, :, odd])
+            torch.add(_inverse(column, low).view(count, columns, width), bias, out=tiles[:, low, :, odd])
 
 
 def _transformed(pixels: Tensor, dim: int) -> Tensor:
@@ -124,8 +126,8 @@ def _transformed(pixels: Tensor, dim: int) -> Tensor:
     return transformed
 
 
-def _inverse(products: Tensor, odd: int) -> Tensor:
-    """Row ``odd`` of A^T m along the first dimension of 4."""
+def _inverse(products: Sequence[Tensor], odd: int) -> Tensor:
+    """Row ``odd`` of A^T m, for the four of m."""
     if odd:
         return (products[1] - products[2]).sub_(products[3])
     return (products[1] + products[2]).add_(products[0])
