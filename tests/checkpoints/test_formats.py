@@ -32,6 +32,7 @@ def tensor(begin: int, end: int, dtype: Any = "U8", shape: Any = None) -> dict[s
     return {"dtype": dtype, "shape": [end - begin] if shape is None else shape, "data_offsets": [begin, end]}
 
 
+ENTRY = json.dumps({"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}).encode()
 ATTACKS: dict[str, tuple[Any, bytes]] = {
     "two tensors on the same bytes": ({"a": tensor(0, 4), "b": tensor(2, 6)}, b"123456"),
     "a gap": ({"a": tensor(0, 2), "b": tensor(4, 6)}, b"123456"),
@@ -53,7 +54,7 @@ ATTACKS: dict[str, tuple[Any, bytes]] = {
     "a header that is a list": ([1, 2], b""),
     "metadata of numbers": ({"__metadata__": {"x": 1}}, b""),
     "metadata that is a list": ({"__metadata__": ["x"]}, b""),
-    "a name twice": (b'{"a":%s,"a":%s}' % ((json.dumps({"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}).encode(),) * 2), b"1"),
+    "a name twice": (b'{"a":%s,"a":%s}' % (ENTRY, ENTRY), b"1"),
     "no JSON": (b"hello, world", b""),
     "no UTF-8": (b'{"\xff\xfe": 1}', b""),
     "a JSON bomb": (b'{"a":' + b"[" * 200_000, b""),
