@@ -3,12 +3,13 @@
     python benchmarks/vae_decode.py [--runs N] [--threads N] [--size PX] [--dtype fp32 bf16] [--default-allocator]
 
 Prints Markdown table rows; the ratio is ours / diffusers.  Memory is what a fresh process holds at its peak beyond what
-it held with the weights loaded (Linux).
+it held with the weights loaded, under glibc's default allocator, which maps each large tensor on its own (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,8 +75,9 @@ def memory(side: str, dtype_name: str, size: int) -> int:
 
 
 def peak_of_fresh_process(side: str, dtype_name: str) -> str:
-    options = [*sys.argv[1:], "--dtype", dtype_name, "--memory-of", side]
-    run = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=True)
+    options = [*sys.argv[1:], "--dtype", dtype_name, "--memory-of", side, "--default-allocator"]
+    default = {name: value for name, value in os.environ.items() if name not in common.ALLOCATOR}
+    run = subprocess.run([sys.executable, __file__, *options], env=default, capture_output=True, text=True, check=True)
     return run.stdout.strip()
 
 
