@@ -11,6 +11,7 @@ import urllib.request
 import webbrowser
 from pathlib import Path
 
+from webui.engine.claim import claim
 from webui.engine.executor import WorkerProcess
 from webui.errors import PictureError, RequestError
 from webui.guard import LOOPBACK, Guard
@@ -32,6 +33,14 @@ def serve(settings: Settings, *, open_browser: bool) -> int:
             "or leave --host out to serve this computer alone."
         )
     _check_port(settings)
+    claimed = claim(settings.state_dir)
+    try:
+        return _serve(settings, open_browser=open_browser)
+    finally:
+        claimed.release()
+
+
+def _serve(settings: Settings, *, open_browser: bool) -> int:
     executor = WorkerProcess(settings)  # first: torch is imported there while Gradio is imported here
     uploads = settings.state_dir / "uploads"
     os.environ |= {
