@@ -54,7 +54,7 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     if not _is_available(place):
         raise RequestError(f'The device "{device}" is not available here; this torch offers {", ".join(available())}.')
     if place.type == "cpu":
-        torch.set_num_threads(threads or os.cpu_count() or 1)
+        torch.set_num_threads(threads or _cores())
     if precision != "auto" and precision not in DTYPES:
         raise RequestError(f'There is no precision "{precision}"; use auto, {", ".join(DTYPES)}.')
     dtype = _default_dtype(place) if precision == "auto" else DTYPES[precision]
@@ -95,6 +95,11 @@ def release_memory(compute: Compute) -> None:
         torch.xpu.empty_cache()
 
 
+def _cores() -> int:
+    """The processors this process may use: in a container or under taskset fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _best_device() -> str:
     return available()[0]
 
@@ -122,6 +127,5 @@ def _cpu_has_bf16() -> bool:
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     if probe is not None and probe():
         return True
-    return "bf16" in platform.machine() or (
-        platform.machine() in ("arm64", "aarch64") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return platform.machine() in ("arm64", "aarch64") and supported is not None and bool(supported())

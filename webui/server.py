@@ -41,7 +41,6 @@ def serve(settings: Settings, *, open_browser: bool) -> int:
 
 
 def _serve(settings: Settings, *, open_browser: bool) -> int:
-    executor = WorkerProcess(settings)  # first: torch is imported there while Gradio is imported here
     uploads = settings.state_dir / "uploads"
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -49,6 +48,7 @@ def _serve(settings: Settings, *, open_browser: bool) -> int:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    executor = WorkerProcess(settings)  # before all else: torch is imported there while Gradio is imported here
     try:
         _empty(uploads)
 
@@ -117,7 +117,8 @@ def _check_port(settings: Settings) -> None:
         raise RequestError(f"--port is {settings.port}; it must be from 1 to 65535.")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # on Windows the option lets two programs share a port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:

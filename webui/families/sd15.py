@@ -63,6 +63,7 @@ class StableDiffusion1:
         from webui.diffusion.schedules import NoiseTable
         from webui.model import Model
         from webui.networks.clip import ClipTextConfig, ClipTextEncoder
+        from webui.networks.kernels import arrange
         from webui.networks.unet import UNet, UNetConfig
         from webui.networks.vae import AutoencoderKL, VAEConfig
         from webui.prompt.tokenizer import Tokenizer
@@ -83,6 +84,9 @@ class StableDiffusion1:
         loaded_unet = _fill(networks[0], file, keys.UNET_PREFIX, compute.dtype, compute)
         loaded_vae = _fill(networks[1], file, keys.VAE_PREFIX, compute.vae_dtype, compute)
         loaded_text = _fill(networks[2], file, keys.CLIP_PREFIX, compute.dtype, compute)
+        if compute.device.type == "cpu":
+            for convolutional in (loaded_unet, loaded_vae):
+                arrange(convolutional)
         colours = config.get("latent_rgb", {"matrix": LATENT_RGB})
         return Model(
             name=file.path.stem,

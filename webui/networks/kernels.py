@@ -15,7 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _HAS_ONEDNN = bool(torch._C._has_mkldnn) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-_ONEDNN_DTYPES = (torch.float32, torch.bfloat16)
+_ONEDNN_DTYPES = (
+    (torch.float32, torch.bfloat16)
+    if _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    else (torch.float32,)
+)
 # Fewer channels and the transforms cost what the products save; fewer pixels and those of the weights do.
 _WINOGRAD_CHANNELS = 256
 _WINOGRAD_PIXELS = 1024
