@@ -108,6 +108,33 @@ def test_a_worker_killed_while_idle_comes_back_by_itself(shared: Engine) -> None
     assert finished(shared, shared.submit(tiny_request())).state is JobState.DONE
 
 
+def test_files_of_the_current_folder_are_not_imported(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(77)")
+    monkeypatch.chdir(tmp_path)
+    worker = WorkerProcess(settings)
+    try:
+        wait_for(lambda: worker.status() == "ready")
+    finally:
+        worker.close()
+
+
+def test_a_message_that_cannot_be_read_ends_the_worker_and_its_job(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(life: object, message: object, blob: bytes) -> None:
+        raise KeyError("kind")
+
+    monkeypatch.setattr("webui.engine.executor._take", unreadable)
+    worker = WorkerProcess(settings)
+    try:
+        with pytest.raises(WorkerError, match="ended by signal 9"):
+            worker.run(Order(job="a", kind="generate", request=tiny_request().to_dict()), lambda report: None)
+    finally:
+        worker.close()
+
+
 def test_a_worker_that_cannot_start_says_why_and_is_not_started_for_ever(settings: Settings) -> None:
     worker = WorkerProcess(replace(settings, device="cuda:77"))
     try:

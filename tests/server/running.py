@@ -75,7 +75,7 @@ def start(folder: Path, models: Path, *options: str, port: int | None = None) ->
     command += ["--precision", "fp32", "--threads", "1", "--models-dir", str(models)]
     command += ["--outputs-dir", str(folder / "outputs"), "--extensions-dir", str(folder / "extensions"), *options]
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{root}", "AUDIT_FILE": str(audit)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     running = Running(process, f"http://127.0.0.1:{port}", folder, audit)
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:

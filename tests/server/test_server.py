@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +337,22 @@ def test_a_killed_server_takes_its_job_up_again_behind_a_password(tmp_path: Path
         assert second.stop() in (0, -15)
     finally:
         second.kill()
+
+
+def test_ctrl_c_puts_the_job_under_way_back_into_the_queue(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """The terminal sends SIGINT to the whole process group; some supervisors send it to every process."""
+    server = start(tmp_path, tiny_checkpoint.parent.parent)
+    try:
+        with server.client as client:
+            job = submit(client, steps=100, batch_count=100)
+            while not client.get(f"/api/v1/jobs/{job['id']}").json()["outputs"]:
+                time.sleep(0.02)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(server.worker_pid(), number)
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(timeout=30) in (0, 130, -signal.SIGINT)
+    finally:
+        server.kill()
+    with closing(sqlite3.connect(tmp_path / "outputs/.webui/jobs.sqlite3")) as database:
+        rows = database.execute("SELECT state, attempts, error FROM jobs").fetchall()
+    assert rows == [("queued", 0, None)]

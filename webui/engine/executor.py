@@ -2,7 +2,8 @@
 
 The engine hands an :class:`Order` to an :class:`Executor` and hears :class:`Report` s.  Today there are two: a worker
 process of its own (the server, so that it stays responsive and survives a killed worker) and the same code in-process
-(command line and tests).  A cluster executor would be a third, without a change to any caller.
+(tests, and programs that use the engine as a library; the command line calls the runner itself).  A cluster executor
+would be a third, without a change to any caller.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import logging
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
@@ -205,10 +208,11 @@ class WorkerProcess:
 
     def _start(self) -> _Life:
         process = subprocess.Popen(
-            [sys.executable, "-m", "webui.engine.worker"],
+            [sys.executable, "-P", "-m", "webui.engine.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**MALLOC, **os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # Ctrl+C in the terminal is for the server, which then ends the worker
+            env={**MALLOC, **os.environ, **_python_path(), "PYTHONUNBUFFERED": "1"},
         )
         assert process.stdin and process.stdout
         life = _Life(process, Wire(process.stdin))  # type: ignore[arg-type]
@@ -221,19 +225,17 @@ class WorkerProcess:
         return life
 
     def _listen(self, life: _Life, incoming: Wire) -> None:
-        while (received := incoming.receive()) is not None:
-            message, blob = received
-            if message["type"] == "status":
-                life.status = message["status"]
-                life.readies += life.status == "ready"
-            elif message["type"] == "fatal":
-                life.fatal = message["error"]
-            else:
-                life.reports.put((message["job"], Report(message["kind"], message["data"], blob)))
-        life.process.wait()
-        life.reports.put(None)
-        life.wire.close()
-        incoming.close()
+        try:
+            while (received := incoming.receive()) is not None:
+                _take(life, *received)
+        except (OSError, ValueError, LookupError, TypeError):
+            log.exception("a message of the worker cannot be read; it is ended")
+            life.process.kill()
+        finally:
+            life.process.wait()
+            life.reports.put(None)
+            life.wire.close()
+            incoming.close()
         if self._closed:
             return
         log.warning("%s", self._epitaph(life))
@@ -256,3 +258,21 @@ class WorkerProcess:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         advice = " (often: not enough memory; try a smaller size or close other programs)" if code in (-9, 137) else ""
         return f"The process that computes pictures {how}{advice}. It is started again; finished pictures are kept."
+
+
+def _python_path() -> dict[str, str]:
+    """Where the worker finds this package; the current folder, where any file could be, is not on its path (-P)."""
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    if root == sysconfig.get_path("purelib"):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+
+
+def _take(life: _Life, message: Mapping[str, Any], blob: bytes) -> None:
+    if message["type"] == "status":
+        life.status = message["status"]
+        life.readies += life.status == "ready"
+    elif message["type"] == "fatal":
+        life.fatal = message["error"]
+    else:
+        life.reports.put((message["job"], Report(message["kind"], message["data"], blob)))

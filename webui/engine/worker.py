@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -82,7 +83,13 @@ class Worker:
 
 
 def main() -> int:
-    """Run the worker; standard output carries messages only, so prints of libraries go to standard error."""
+    """Run the worker; standard output carries messages only, so prints of libraries go to standard error.
+
+    Ctrl+C and a supervisor's SIGTERM reach every process of the server; this one waits for the server to end it, so
+    that the job under way goes back into the queue instead of failing.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
