@@ -36,7 +36,7 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """A model file that was read: what it was used as, its name relative to the models folder, its full SHA-256."""
+    """A model file that was read: what it was used as, its name in the list of models, its full SHA-256."""
 
     role: str
     name: str

@@ -18,8 +18,10 @@ from webui.checkpoints.formats import Header
 from webui.engine.engine import Engine, header_defaults
 from webui.engine.executor import Control, Order, Report, Tell
 from webui.engine.jobs import Event, JobState, Output
+from webui.engine.progress import Clock, Previews
 from webui.engine.runner import Runner
 from webui.errors import NotFoundError, OutputError, RequestError, WorkerError
+from webui.pipeline.moments import Stepped
 from webui.request import StartImage
 from webui.settings import Settings
 
@@ -346,8 +348,8 @@ def test_advice_in_a_file_that_is_none_is_left_out() -> None:
 
 
 def test_previews_cost_little_and_are_small_jpegs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webui.engine.runner.PREVIEW_INTERVAL_S", 0.0)
-    monkeypatch.setattr("webui.engine.runner.PREVIEW_SHARE", 1.0)
+    monkeypatch.setattr("webui.engine.progress.PREVIEW_INTERVAL_S", 0.0)
+    monkeypatch.setattr("webui.engine.progress.PREVIEW_SHARE", 1.0)
     job = finished(engine, engine.submit(tiny_request(steps=8)))
     jpeg = engine.preview(job.id)
     assert jpeg is not None and jpeg.startswith(b"\xff\xd8") and len(jpeg) < 20_000
@@ -368,3 +370,23 @@ def test_many_jobs_at_once_all_come_to_an_end(staged: Engine) -> None:
     wait_for(lambda: not staged.active())
     assert len(set(jobs)) == 40 and {staged.job(job).state for job in jobs} == {JobState.DONE}
     assert replace(staged.job(jobs[0])).ahead == 0
+
+
+def test_previews_keep_their_share_of_the_whole_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten pictures of twenty steps of a second each, after a minute of loading; a preview costs a second."""
+    now = [1000.0]
+
+    def costly(*_: Any) -> bytes:
+        now[0] += 1
+        return b"jpeg"
+
+    monkeypatch.setattr("webui.engine.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("webui.engine.progress.preview_jpeg", costly)
+    told: list[Report] = []
+    previews = Previews(told.append, Clock(10, 0), model=None)  # type: ignore[arg-type]
+    now[0] += 60
+    for picture in range(10):
+        for step in range(1, 21):
+            now[0] += 1
+            previews.offer(Stepped((picture,), step, 20, denoised=None))  # type: ignore[arg-type]
+    assert 200 * 0.03 - 1 <= len(told) <= 200 * 0.03 + 1

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from tiny_model import mask_bytes, picture_bytes, tiny_request, tiny_settings, t
 from waiting import finished
 
 from webui.checkpoints.hashes import file_sha256
+from webui.conditioning import Contribution, Pictures
 from webui.engine.engine import Engine
-from webui.engine.executor import Control
+from webui.engine.executor import Control, Report
 from webui.engine.runner import Runner
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture, read_picture_texts
 from webui.metadata.verdict import Outcome, Verdict
-from webui.request import GenerationRequest, InpaintArea, Mask, MaskedContent, StartImage
+from webui.networks.unet import Openings
+from webui.request import GenerationRequest, InpaintArea, Mask, MaskedContent, ModuleUse, StartImage
 from webui.settings import Settings
 
 A1111 = (
@@ -193,6 +196,83 @@ def test_an_automatic1111_img2img_cannot_be_run(runner: Runner) -> None:
     text = A1111.format(hash="0123456789", name="tiny").replace("Size", "Denoising strength: 0.75, Size")
     verdict = again(runner, with_text(np.zeros((64, 64, 3), np.uint8), text))
     assert verdict.outcome is Outcome.CANNOT_RUN and "from another picture" in verdict.reasons[0]
+
+
+def test_an_automatic1111_hires_fix_is_told_as_such(runner: Runner) -> None:
+    text = A1111.format(hash="", name="tiny").replace("Size", "Denoising strength: 0.5, Hires upscale: 2, Size")
+    verdict = again(runner, with_text(np.zeros((64, 64, 3), np.uint8), text))
+    assert verdict.outcome is Outcome.CANNOT_RUN and "enlarged by AUTOMATIC1111's hires fix" in verdict.reasons[0]
+
+
+def test_files_that_cannot_be_read_do_not_stand_in_the_way(
+    runner: Runner, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made,) = make(runner, tiny_request())
+    folder = settings.models_dir / "Stable-diffusion"
+    for name in ("a unreadable", "z unreadable"):
+        (folder / f"{name}.safetensors").write_bytes(name.encode())
+    digest = file_sha256(folder / "tiny.safetensors")
+    real = file_sha256
+
+    def reading(path: Path) -> str:
+        if "unreadable" in path.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("webui.checkpoints.hashes.file_sha256", reading)
+    by_text = with_text(read_pixels(made), A1111.format(hash=digest[:10], name="other").replace("blurry", ""))
+    for data in (made, by_text):
+        (settings.state_dir / "hashes.sqlite3").unlink(missing_ok=True)
+        assert again(runner, data).outcome is Outcome.BIT_EXACT
+
+
+def test_the_model_that_is_named_is_looked_at_first_and_the_search_can_be_stopped(
+    runner: Runner, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = settings.models_dir / "Stable-diffusion"
+    for name in ("a.safetensors", "b.safetensors", "old.ckpt"):
+        (folder / name).write_bytes(b"x")
+    digest, hashed = file_sha256(folder / "tiny.safetensors"), []
+    control = Control()
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        if path.name == "a.safetensors":
+            control.interrupted.set()
+        return file_sha256(path)
+
+    monkeypatch.setattr("webui.checkpoints.hashes.file_sha256", counted)
+    black = np.zeros((64, 64, 3), np.uint8)
+    again(runner, with_text(black, A1111.format(hash=digest[:10], name="tiny")))
+    assert hashed == ["tiny.safetensors"]
+    told: list[Report] = []
+    absent = with_text(black, A1111.format(hash="c0ffee1234", name="absent"))
+    verdict = runner.reproduce(absent, told.append, control)
+    assert hashed == ["tiny.safetensors", "a.safetensors"] and verdict.reasons == ("It was interrupted.",)
+    assert "looking for the model" in [report.data["phase"] for report in told if report.kind == "progress"]
+
+
+def test_pictures_that_a_conditioning_module_reads_are_recorded(runner: Runner) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        picture: str
+
+    class Looking:
+        name, options = "Looking", Options
+
+        def prepare(self, options: Any, model: Any, request: Any, pictures: Pictures) -> Contribution:
+            assert pictures.load(options.picture).shape == (64, 64, 3)
+            return Contribution(Openings())
+
+    runner.plugins.conditioning_modules["Looking"] = Looking()  # type: ignore[assignment]
+    control = runner.inputs.put(picture_bytes(seed=5))
+    use = ModuleUse(name="Looking", options={"picture": control})
+    (made,) = make(runner, tiny_request(start=start_of(runner), modules=(use,)))
+    recorded = json.loads(read_picture_texts(made)["recipe"])["inputs"]
+    assert recorded == [hashlib.sha256(picture_bytes()).hexdigest(), control]
+    assert again(runner, made).outcome is Outcome.BIT_EXACT
+    runner.inputs.path(control).unlink()
+    assert again(runner, made).reasons == (f"The input picture with SHA-256 {control} is not stored here.",)
 
 
 def test_a_model_that_cannot_be_loaded_is_a_reason(runner: Runner, settings: Settings) -> None:

@@ -37,12 +37,21 @@ class HashCache:
         """The SHA-256 of ``path``, from the table when size and modification time are unchanged."""
         path = path.resolve()
         stat = path.stat()
-        remembered = self.known().get(str(path))
+        remembered = self._remembered(path)
         if remembered and remembered[:2] == (stat.st_size, stat.st_mtime_ns):
             return remembered[2]
         digest = file_sha256(path)
         self._remember(path, stat.st_size, stat.st_mtime_ns, digest)
         return digest
+
+    def _remembered(self, path: Path) -> tuple[int, int, str] | None:
+        try:
+            with closing(self._connect()) as database:
+                found = database.execute("SELECT size, mtime_ns, sha256 FROM hashes WHERE path = ?", (str(path),))
+                row: tuple[int, int, str] | None = found.fetchone()
+        except sqlite3.Error:
+            return None
+        return row
 
     def _remember(self, path: Path, size: int, mtime_ns: int, digest: str) -> None:
         try:

@@ -7,7 +7,8 @@ never file contents, so that ten thousand files cost milliseconds.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -50,7 +51,7 @@ class ModelEntry:
 
 @dataclass
 class Library:
-    """The models folder.  ``scan`` is cheap; ``sha256`` may read a whole file and remembers the answer."""
+    """The models folder.  ``refresh`` is cheap; ``sha256`` may read a whole file and remembers the answer."""
 
     root: Path
     hashes: HashCache
@@ -105,13 +106,32 @@ class Library:
                 return entry
         raise unknown_name("checkpoint" if kind == "checkpoint" else kind, wanted, (entry.name for entry in entries))
 
-    def by_sha256(self, sha256: str, kind: str = "checkpoint") -> ModelEntry | None:
-        """The file with exactly these bytes; hashes files of a kind that were not hashed yet until it is found."""
+    def knows_sha256(self, sha256: str, kind: str = "checkpoint") -> bool:
+        """Whether a file whose SHA-256 begins so was hashed already."""
+        return any(entry.sha256 and entry.sha256.startswith(sha256.casefold()) for entry in self.entries(kind))
+
+    def by_sha256(
+        self, sha256: str, kind: str = "checkpoint", *, likely: str = "", stopped: Callable[[], bool] = lambda: False
+    ) -> ModelEntry | None:
+        """The file with exactly these bytes, or whose SHA-256 begins so when ``sha256`` is shorter.
+
+        Hashes files of a kind that were not hashed yet until it is found, first those called ``likely``, or until
+        ``stopped`` between two of them.  Files that cannot be read are left out, and all but .safetensors: no other is
+        loaded.
+        """
+        wanted, name = sha256.casefold(), Path(likely).name.casefold()
         entries = self.entries(kind)
         for entry in entries:
-            if entry.sha256 == sha256:
+            if entry.sha256 and entry.sha256.startswith(wanted):
                 return entry
-        return next((entry for entry in entries if not entry.sha256 and self.sha256(entry) == sha256), None)
+        unknown = [entry for entry in entries if not entry.sha256 and entry.path.suffix == ".safetensors"]
+        for entry in sorted(unknown, key=lambda entry: Path(entry.name).name.casefold() != name):
+            if stopped():
+                return None
+            with suppress(NotFoundError):  # a file that cannot be read is not the one that is wanted
+                if self.sha256(entry).startswith(wanted):
+                    return entry
+        return None
 
     def sha256(self, entry: ModelEntry) -> str:
         """The full SHA-256 of an entry's file."""

@@ -20,20 +20,20 @@ from webui import families
 from webui.checkpoints.formats import Header, read_header
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
-from webui.diffusion.schedules import AUTOMATIC, Schedule, split_sampler_name
+from webui.diffusion.schedules import Schedule
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report
 from webui.engine.inputs import InputStore
 from webui.engine.jobs import Event, Job, JobState, Output, Progress
 from webui.engine.outputs import OutputFolder
-from webui.engine.resolve import resolve
+from webui.engine.resolve import read_back, resolve
 from webui.engine.store import JobStore
 from webui.errors import DEFECT, MetadataError, NotFoundError, OutputError, RequestError, WebUIError
 from webui.images.pixels import read_pixels
 from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
 from webui.metadata.recipe import Recipe, request_of_one
-from webui.plugins.manager import DROP_IN_PACKAGES, TAB_PACKAGE, Plugins
+from webui.plugins.manager import DROP_IN_PACKAGES, MAX_PROBLEMS, TAB_PACKAGE, Plugins
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
 from webui.settings import Settings
@@ -182,7 +182,7 @@ class Engine:
         if "recipe" in texts:
             request = request_of_one(Recipe.from_json(texts["recipe"])).to_dict()
         elif "parameters" in texts:
-            request = infotext.to_request(infotext.parse(texts["parameters"]), GenerationRequest()).request.to_dict()
+            request = replace(self.read_parameters(texts["parameters"]).request, batch_size=1, batch_count=1).to_dict()
         else:
             raise MetadataError(f"{filename} carries no recipe and no parameters, so it does not tell how it was made.")
         return self._queue("reproduce", request, picture=self.inputs.put(data))
@@ -291,19 +291,7 @@ class Engine:
 
     def read_parameters(self, text: str) -> infotext.ReadBack:
         """What a ``parameters`` text says, as a request; plugins may add to it."""
-        parsed = infotext.parse(text)
-        back = infotext.to_request(parsed, GenerationRequest(), split_sampler=self._split_sampler)
-        plain = self.plugins.amend(
-            "read_infotext", "request", back.request.to_dict(), GenerationRequest.from_dict, fields=dict(parsed.fields)
-        )
-        return replace(back, request=GenerationRequest.from_dict(plain))
-
-    def _split_sampler(self, text: str) -> tuple[str, str]:
-        """An old combined sampler name in two; one that is not known here stays whole, for the page to show."""
-        try:
-            return split_sampler_name(text, self.plugins.samplers.values(), self.plugins.schedules.values())
-        except RequestError:
-            return text, AUTOMATIC
+        return read_back(infotext.parse(text), self.plugins)
 
     def worker_status(self) -> str:
         """One word about the executor."""
@@ -398,7 +386,7 @@ class Engine:
         elif report.kind == "verdict":
             self._keep(replace(job, verdict=data))
         elif report.kind == "problem":
-            if data["sentence"] not in self._problems:
+            if data["sentence"] not in self._problems and len(self._problems) < MAX_PROBLEMS:
                 self._problems.append(str(data["sentence"]))
         elif report.kind == "done":
             self._finish(job, JobState.DONE, dict(job.verdict or {}))

@@ -4,9 +4,13 @@ an unknown name is refused when it is made, not when its turn comes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from webui.checkpoints.library import Library
-from webui.diffusion.schedules import resolve_schedule, split_sampler_name
-from webui.errors import unknown_name
+from webui.diffusion.schedules import AUTOMATIC, resolve_schedule, split_sampler_name
+from webui.errors import RequestError, unknown_name
+from webui.metadata import infotext
+from webui.metadata.infotext import Infotext, ReadBack
 from webui.plugins.manager import Plugins
 from webui.request import GenerationRequest
 from webui.samplers import find_sampler
@@ -31,6 +35,23 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
         schedule=schedule.name,
         eta=(sampler.default_eta or 0.0) if eta is None else eta,
     )
+
+
+def read_back(parsed: Infotext, plugins: Plugins) -> ReadBack:
+    """What a text that was read says, as a request; plugins may add to it."""
+
+    def split_sampler(text: str) -> tuple[str, str]:
+        """An old combined sampler name in two; one that is not known here stays whole, for the page to show."""
+        try:
+            return split_sampler_name(text, plugins.samplers.values(), plugins.schedules.values())
+        except RequestError:
+            return text, AUTOMATIC
+
+    back = infotext.to_request(parsed, GenerationRequest(), split_sampler=split_sampler)
+    plain = plugins.amend(
+        "read_infotext", "request", back.request.to_dict(), GenerationRequest.from_dict, fields=dict(parsed.fields)
+    )
+    return replace(back, request=GenerationRequest.from_dict(plain))
 
 
 def schedule_label(request: GenerationRequest, plugins: Plugins) -> str:

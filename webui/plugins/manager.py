@@ -63,6 +63,8 @@ PARTS = {
 }
 """What the things a registration hook returns have; the first is the name that people choose them by."""
 REWRITING = ("rewrite_request", "rewrite_picture")
+MAX_PROBLEMS = 100
+"""So many sentences are kept; an extension's may name pictures or numbers, so that no two are alike."""
 _FAILED = object()
 TRACED_CHARACTERS = 200
 """How much of an argument or result is printed."""
@@ -310,7 +312,7 @@ class Plugins:
 
     def _problem(self, sentence: str) -> None:
         log.warning("%s", sentence)
-        if sentence not in self.problems:
+        if sentence not in self.problems and len(self.problems) < MAX_PROBLEMS:
             self.problems.append(sentence)
 
 
