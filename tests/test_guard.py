@@ -115,6 +115,17 @@ def test_a_name_that_dns_rebinding_would_send_is_refused(guard: Guard, host: str
     assert answer.status == 421 and b"--allow-host" in answer.body
 
 
+@pytest.mark.parametrize("host", ["192.168.1.5:7860", "[fe80::1]:7860", "10.0.0.1"])
+def test_a_server_on_every_address_is_called_by_any_of_them_but_by_no_other_name(guard: Guard, host: str) -> None:
+    assert ask(guard, headers={"host": host}).status == 421
+    everywhere = replace(guard, any_address=True, password="open sesame")
+    entry = {"authorization": "Basic " + base64.b64encode(b"me:open sesame").decode()}
+    assert ask(everywhere, headers={"host": host, **entry}).status == 200
+    assert ask(everywhere, headers={"host": host}).status == 401
+    for name in ("evil.example", "192.168.1.5.evil.example", "3232235781", "192.168.1", "", "0x7f.1"):
+        assert ask(everywhere, headers={"host": name, **entry}).status == 421
+
+
 def test_a_request_without_or_with_two_hosts_is_refused(guard: Guard) -> None:
     assert ask(guard, headers={}).status == 421
     assert ask(guard, headers=[("host", "127.0.0.1"), ("Host", "evil.example")]).status == 400

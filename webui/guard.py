@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 import re
 import secrets
@@ -60,6 +61,8 @@ class Refusal(Exception):
 class Guard:
     """The layer.  ``hosts`` are the names a browser may call this server by, in lower case.
 
+    With ``any_address`` it may also call it by any IP address: for a server that listens on all of its machine's
+    addresses behind a password (DNS rebinding needs a name, so it gains nothing).
     Of the disk Gradio may serve finished pictures below ``outputs_root`` and the page's own ``uploads_root``.  With a
     ``password`` every request but ``/health`` must carry it (HTTP Basic, any user name).
     """
@@ -69,6 +72,7 @@ class Guard:
     outputs_root: Path
     uploads_root: Path
     password: str | None = None
+    any_address: bool = False
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -118,7 +122,7 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             name = ""
-        if name not in self.hosts:
+        if name not in self.hosts and not (self.any_address and _is_address(name)):
             raise Refusal(
                 421,
                 f'This server is not known as "{name[:80]}"; start it with --allow-host {name[:80] or "NAME"} '
@@ -159,6 +163,14 @@ class Guard:
         if not wanted.is_relative_to(self.outputs_root):
             return False
         return not any(part.startswith(".") for part in wanted.relative_to(self.outputs_root).parts)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _files_asked(path: str) -> list[str]:

@@ -68,6 +68,7 @@ def _serve(settings: Settings, *, open_browser: bool) -> int:
             outputs_root=settings.outputs_dir.resolve(),
             uploads_root=uploads.resolve(),
             password=settings.password,
+            any_address=settings.host in ("0.0.0.0", "::") and settings.password is not None,
         )
         engine.start()
         address = f"http://{_shown(settings.host)}:{settings.port}/"
