@@ -15,9 +15,25 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
-def test_what_it_links_to_is_there(target: str) -> None:
-    assert (ROOT / target).is_file()
+LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)")
+PLACEHOLDER = re.compile(r"\b(?:TABLE|REPOSITORY|TODO|FIXME|TBD|XXX)\b")
+
+
+def documents() -> list[Path]:
+    """Every Markdown file of the product: the tracked ones, or all outside hidden folders when there is no git."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split("\0")
+    found = [ROOT / name for name in listed if name] or ROOT.rglob("*.md")
+    inside = (path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts))
+    return sorted(path for path in inside if path.is_file())
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_document_links_to_is_there_and_nothing_is_left_open(document: Path) -> None:
+    text = document.read_text("utf-8")
+    assert [link for link in LINK.findall(text) if not (document.parent / link).exists()] == []
+    assert PLACEHOLDER.findall(text) == []
 
 
 def test_its_options_are_those_of_the_page() -> None:
@@ -26,7 +42,8 @@ def test_its_options_are_those_of_the_page() -> None:
     ).stdout
     table = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `--")]
     options = [option for cell in table for option in re.findall(r"`(--[\w-]+)`", cell)]
-    assert {"--host", "--port", "--no-browser", "--models-dir", "--device", "--precision", "--threads"} <= set(options)
+    assert {"--host", "--port", "--allow-host", "--no-browser", "--models-dir", "--device"} <= set(options)
+    assert {"--precision", "--threads"} <= set(options)
     assert not [option for option in options if not re.search(rf"{option}\b", shown)]
 
 
