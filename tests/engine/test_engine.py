@@ -252,7 +252,7 @@ def test_a_broken_read_does_not_end_the_queue(staged: Engine, monkeypatch: pytes
         raise OutputError("The job list cannot be read: disk I/O error.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(staged.store, "in_state", broken)
+        patch.setattr(staged.store, "next_queued", broken)
         staged._wake.set()
         wait_for(lambda: not staged._wake.is_set())
     assert finished(staged, staged.submit(tiny_request())).state is JobState.DONE
@@ -298,7 +298,8 @@ def test_a_job_under_way_at_the_end_is_taken_up_at_the_next_start(settings: Sett
     events = heard(engine, job.id, after=seen)
     engine.close()
     assert again.state is JobState.DONE and next_stage.orders[0].done == (0,)
-    assert [event.kind for event in events] == ["started", "done"]
+    assert [event.kind for event in events] == ["queued", "picture", "started", "done"]
+    assert events[1].data["id"] == "o0"
     assert all(event.number > seen for event in events)
 
 

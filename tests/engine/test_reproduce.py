@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_model import mask_bytes, picture_bytes, tiny_request, tiny_settings, tiny_weights, write_checkpoint
-from waiting import finished
+from waiting import finished, wait_for
 
 from webui.checkpoints.hashes import file_sha256
 from webui.conditioning import Contribution, Pictures
 from webui.engine.engine import Engine
 from webui.engine.executor import Control, Report
+from webui.engine.jobs import JobState
 from webui.engine.runner import Runner
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture, read_picture_texts
@@ -290,6 +291,16 @@ def test_the_engine_gives_the_verdict_with_the_job(engine: Engine) -> None:
     stopped = engine.reproduce(data, "x.png")
     engine.interrupt(stopped.id)
     assert finished(engine, stopped).state.is_over
+
+
+def test_a_file_sent_to_be_reproduced_is_kept_until_no_job_needs_it(engine: Engine, settings: Settings) -> None:
+    job = finished(engine, engine.submit(tiny_request()))
+    data = engine.output_path(job.outputs[0].id).read_bytes()
+    start = engine.put_input(data)
+    jobs = [engine.reproduce(data, "x.png") for _ in range(3)]
+    assert all(finished(engine, job).state is JobState.DONE for job in jobs)
+    wait_for(lambda: list((settings.state_dir / "reproductions").iterdir()) == [])
+    assert engine.input_path(start).read_bytes() == data
 
 
 def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ Imports no torch: networks are computed behind an :class:`Executor`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -23,7 +24,7 @@ from webui.checkpoints.library import Library, ModelEntry
 from webui.diffusion.schedules import Schedule
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report
-from webui.engine.inputs import InputStore
+from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import Event, Job, JobState, Output, Progress
 from webui.engine.outputs import OutputFolder
 from webui.engine.resolve import read_back, resolve
@@ -132,6 +133,7 @@ class Engine:
         self._wake = threading.Event()
         self._closed = False
         self._problems: list[str] = []
+        self._to_reproduce = reproduction_store(self.settings)
 
     @classmethod
     def create(cls, settings: Settings, executor: Executor) -> Engine:
@@ -149,6 +151,11 @@ class Engine:
             log.warning("job %s: %s", job.id, job.error)
         for job in self.store.in_state(JobState.QUEUED):
             self.events.begin(job.id, int(time.time() * 1000))
+            self.events.tell(job.id, "queued", asdict(job.progress))
+            for output in job.outputs:
+                self.events.tell(job.id, "picture", asdict(output))
+        for digest in self._to_reproduce.digests():
+            self._drop(digest)
         self.executor.warm_up()
         self._thread = threading.Thread(target=self._work, name="queue", daemon=True)
         self._thread.start()
@@ -185,29 +192,29 @@ class Engine:
             request = replace(self.read_parameters(texts["parameters"]).request, batch_size=1, batch_count=1).to_dict()
         else:
             raise MetadataError(f"{filename} carries no recipe and no parameters, so it does not tell how it was made.")
-        return self._queue("reproduce", request, picture=self.inputs.put(data))
+        with self._lock:  # another job about the same file does not drop it in between
+            return self._queue("reproduce", request, picture=self._to_reproduce.put(data))
 
     def job(self, job_id: str) -> Job:
         """A job as it stands now.  Raises NotFoundError."""
         with self._lock:
             live = self._live.get(job_id)
         job = live or self.store.job(job_id)
-        return replace(job, ahead=self._ahead(job)) if job.state is JobState.QUEUED else job
+        return self._placed(job)
 
     def jobs(self, limit: int = 50) -> list[Job]:
         """The newest jobs first."""
         with self._lock:
             live = dict(self._live)
-        waiting = {job.id: job for job in self.active()}
-        return [waiting.get(job.id) or live.get(job.id, job) for job in self.store.recent(limit)]
+        return [self._placed(live.get(job.id, job)) for job in self.store.recent(limit)]
 
     def active(self) -> list[Job]:
         """The running job, then the queued ones in order."""
-        running = [self.job(job.id) for job in self.store.in_state(JobState.RUNNING)]
-        queued = self.store.in_state(JobState.QUEUED)
-        ahead = len(running)
+        found = self.store.in_state(JobState.RUNNING, JobState.QUEUED)
+        running = [self.job(job.id) for job in found if job.state is JobState.RUNNING]
+        queued = [job for job in found if job.state is JobState.QUEUED]
         return [job for job in running if not job.state.is_over] + [
-            replace(job, ahead=ahead + number) for number, job in enumerate(queued)
+            replace(job, ahead=len(running) + number) for number, job in enumerate(queued)
         ]
 
     def interrupt(self, job_id: str) -> None:
@@ -299,7 +306,7 @@ class Engine:
 
     async def follow(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
         """The events of a job as they happen; those of a job from before a restart are told from the store."""
-        job = self.job(job_id)
+        job = await asyncio.to_thread(self.job, job_id)
         if job.state.is_over and not self.events.knows(job_id):
             for event in _told_again(job):
                 if event.number > after:
@@ -322,17 +329,24 @@ class Engine:
         self._wake.set()
         return self.job(job.id)
 
-    def _ahead(self, job: Job) -> int:
-        return next((other.ahead for other in self.active() if other.id == job.id), 0)
+    def _placed(self, job: Job) -> Job:
+        """The job with its place in the queue."""
+        return replace(job, ahead=self.store.ahead(job.id)) if job.state is JobState.QUEUED else job
+
+    def _drop(self, digest: str) -> None:
+        """Forget a file that was sent to be reproduced, unless a job still needs it."""
+        with self._lock:
+            if not self.store.needs_picture(digest):
+                self._to_reproduce.drop(digest)
 
     def _work(self) -> None:
         while not self._closed:
             self._wake.clear()
             try:
                 self._save_late()
-                queued = self.store.in_state(JobState.QUEUED)
-                if queued:
-                    self._compute(queued[0])
+                job = self.store.next_queued()
+                if job is not None:
+                    self._compute(job)
                 else:
                     self._wake.wait(timeout=60)
             except OutputError as error:
@@ -411,6 +425,8 @@ class Engine:
         self._keep(job)
         try:
             self.store.save(job)
+            if job.kind == "reproduce":
+                self._drop(self.store.picture(job.id))
         except OutputError as error:
             log.error("%s", error)
             self._unsaved[job.id] = job

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from webui.engine.outputs import output_error, write_atomically
 from webui.errors import NotFoundError
+from webui.settings import Settings
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -42,3 +44,19 @@ class InputStore:
     def get(self, digest: str) -> bytes:
         """The bytes with this digest.  Raises NotFoundError."""
         return self.path(digest).read_bytes()
+
+    def drop(self, digest: str) -> None:
+        """Forget the bytes with this digest, if they are here."""
+        with suppress(OSError):  # the next start tries again
+            (self.folder / digest).unlink(missing_ok=True)
+
+    def digests(self) -> list[str]:
+        """What is kept here."""
+        if not self.folder.is_dir():
+            return []
+        return [path.name for path in self.folder.iterdir() if _DIGEST.fullmatch(path.name)]
+
+
+def reproduction_store(settings: Settings) -> InputStore:
+    """Where files that were sent to be reproduced wait, apart from other pictures: they go when their job is over."""
+    return InputStore(settings.state_dir / "reproductions")

@@ -23,7 +23,7 @@ from webui.conditioning import Contribution, Pictures
 from webui.device import Compute
 from webui.engine import memory
 from webui.engine.executor import Control, Order, Report, Tell
-from webui.engine.inputs import InputStore
+from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import Output
 from webui.engine.outputs import OutputFolder
 from webui.engine.progress import Clock, Previews
@@ -107,7 +107,7 @@ class Runner:
 
     def _run(self, order: Order, tell: Tell, control: Control) -> Report:
         if order.kind == "reproduce":
-            verdict = self.reproduce(self.inputs.get(order.picture), tell, control)
+            verdict = self.reproduce(reproduction_store(self.settings).get(order.picture), tell, control)
             tell(Report("verdict", verdict.to_dict()))
             return Report("interrupted" if control.interrupted.is_set() else "done")
         request = GenerationRequest.from_dict(order.request)
@@ -117,7 +117,7 @@ class Runner:
 
     @property
     def inputs(self) -> InputStore:
-        """Stored start images, masks and pictures to reproduce."""
+        """Stored start images, masks and control pictures."""
         return InputStore(self.settings.state_dir / "inputs")
 
     def generate(

@@ -98,9 +98,29 @@ class JobStore:
         """The newest jobs first."""
         return self._jobs("ORDER BY number DESC LIMIT ?", (limit,))
 
-    def in_state(self, state: JobState) -> list[Job]:
-        """The jobs in a state, oldest first."""
-        return self._jobs("WHERE state = ? ORDER BY number", (state.value,))
+    def in_state(self, *states: JobState) -> list[Job]:
+        """The jobs in these states at one moment, oldest first."""
+        marks = ", ".join("?" * len(states))
+        return self._jobs(f"WHERE state IN ({marks}) ORDER BY number", [state.value for state in states])
+
+    def next_queued(self) -> Job | None:
+        """The oldest job in the queue, None when there is none."""
+        found = self._jobs("WHERE state = ? ORDER BY number LIMIT 1", (JobState.QUEUED.value,))
+        return found[0] if found else None
+
+    def ahead(self, job_id: str) -> int:
+        """How many jobs are under way or were queued before this one."""
+        rows = self._read(
+            "SELECT count(*) AS ahead FROM jobs WHERE state = ? OR "
+            "(state = ? AND number < (SELECT number FROM jobs WHERE id = ?))",
+            (JobState.RUNNING.value, JobState.QUEUED.value, job_id),
+        )
+        return int(rows[0]["ahead"])
+
+    def needs_picture(self, digest: str) -> bool:
+        """Whether a job that is not over is about the file with this digest."""
+        unfinished = (JobState.QUEUED.value, JobState.RUNNING.value)
+        return bool(self._read("SELECT 1 FROM jobs WHERE state IN (?, ?) AND picture = ?", (*unfinished, digest)))
 
     def picture(self, job_id: str) -> str:
         """The digest of the file that a reproduction is about, "" for other jobs."""
