@@ -86,7 +86,8 @@ def build_page(engine: Engine) -> Any:
         note = gr.HTML(_note(engine, chosen), elem_id="model_note")
         problem_lines = gr.HTML(elem_id="problems")
         notice = Notice(elem_id="notice")
-        recommended = gr.State({name: initial[name] for name in RECOMMENDED})
+        # No gr.State: with one Gradio keeps a connection of every page open, and a browser has six for a server.
+        recommended = gr.JSON({name: initial[name] for name in RECOMMENDED}, visible=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             context = PageContext(engine=engine, checkpoint=checkpoint, tabs=tabs, notice=notice, initial=initial)
             for tab in sorted(engine.tabs(), key=lambda one: (one.order, one.id)):

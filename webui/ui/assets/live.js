@@ -1,6 +1,7 @@
 // Body of a function (element, trigger, props, server, upload, watch), run once when the widget is on the page.
 // Follows jobs over /api/v1/jobs/{id}/events; asks Python only at the end of a job ('finished') and when the page is
-// opened again ('attached').
+// opened again ('attached').  A browser keeps six connections to a server, for all its pages together: only a page on
+// the screen holds one for the running job, the others ask now and then.
 const part = (name) => element.querySelector(`.live-${name}`);
 const card = part("card");
 const tab = card.dataset.tab;
@@ -10,22 +11,31 @@ const api = (path, options) => fetch(`api/v1/${path}`, { headers: { Accept: "app
 let current = null;       // the id that is shown
 let waiting = [];         // ids of this tab that come after it
 let stream = null;        // its EventSource
-let poll = null;          // timer while it is queued
+let heard = 0;            // number of its last event
+let timer = null;         // until it is asked for again
+let asked = 0;            // counts the questions, so that a late answer does not win
 let interrupted = false;  // the person pressed Interrupt for `current`
 
 settle();
 window.webui.live[tab] = {
   running: () => current !== null,
-  interrupt() {
+  async interrupt() {
     if (!current) return;
     interrupted = true;
     part("phase").textContent = "Interrupting…";
-    api(`jobs/${current}`, { method: "DELETE" });
+    if (!(await told(current, "", "DELETE"))) interrupted = false;
   },
-  skip() {
-    if (current) api(`jobs/${current}/skip`, { method: "POST" });
+  async skip() {
+    if (current) await told(current, "/skip", "POST");
   },
 };
+
+/** Whether the server took the order; when not, the page says so as long as the job runs. */
+async function told(id, order, method) {
+  const answer = await api(`jobs/${id}${order}`, { method }).catch(() => null);
+  if (current === id) showError(answer?.ok ? "" : "The server did not take this; press again.");
+  return Boolean(answer?.ok);
+}
 
 function remember(last) {
   const text = JSON.stringify({ ids: current ? [current, ...waiting] : waiting, last });
@@ -124,6 +134,7 @@ function follow(id) {
 function next() {
   current = waiting.shift() || null;
   interrupted = false;
+  heard = 0;
   remember();
   if (!current) return;
   showError("");
@@ -134,59 +145,63 @@ function next() {
 }
 
 async function open(id) {
+  const turn = ++asked;
+  const again = (wait) => { timer = setTimeout(() => turn === asked && open(id), wait); };
+  close();
   let job = null;
   try {
     const answer = await api(`jobs/${id}`);
+    if (turn !== asked || current !== id) return;
     if (answer.status === 404) return over(id, "failed", "The job is no longer known.");
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     job = await answer.json();
   } catch {
+    if (turn !== asked || current !== id) return;
     part("phase").textContent = "Connection lost · trying again";
-    setTimeout(() => current === id && open(id), 2000);
+    again(2000);
     return;
   }
-  if (current !== id) return;
+  if (turn !== asked || current !== id) return;
   job.outputs.forEach(showPicture);
   if (["done", "failed", "interrupted"].includes(job.state)) return over(id, job.state, job.error);
   showProgress(job.progress);
-  if (job.state === "queued") watchQueue(id, job.ahead);
-  listen(id);
+  if (job.state === "queued" && job.ahead > 0) {
+    if (!interrupted) part("phase").textContent = `In queue · ${job.ahead} job${job.ahead === 1 ? "" : "s"} ahead`;
+    again(1500);
+  } else if (document.visibilityState === "hidden") again(2000);
+  else listen(id);
 }
 
-function watchQueue(id, ahead) {
-  const show = (count) => {
-    if (count > 0) part("phase").textContent = `In queue · ${count} job${count === 1 ? "" : "s"} ahead`;
-  };
-  show(ahead);
-  clearInterval(poll);
-  poll = setInterval(async () => {
-    const answer = await api(`jobs/${id}`).catch(() => null);
-    const job = answer && answer.ok ? await answer.json() : null;
-    if (current !== id || (job && job.state !== "queued")) clearInterval(poll);
-    else if (job) show(job.ahead);
-  }, 1500);
+function close() {
+  clearTimeout(timer);
+  stream?.close();
+  stream = null;
 }
 
 function listen(id) {
-  stream?.close();
-  stream = new EventSource(`api/v1/jobs/${id}/events`);
-  const on = (kind, handle) => stream.addEventListener(kind, (event) => current === id && handle(JSON.parse(event.data)));
-  for (const kind of ["started", "step", "preview"]) {
-    on(kind, (data) => { clearInterval(poll); showProgress(data); });
-  }
-  on("picture", (data) => { showPicture(data); });
+  const source = (stream = new EventSource(`api/v1/jobs/${id}/events?after=${heard}`));
+  const on = (kind, handle) => source.addEventListener(kind, (event) => {
+    if (source !== stream) return;
+    heard = Number(event.lastEventId) || heard;
+    handle(JSON.parse(event.data));
+  });
+  for (const kind of ["started", "step", "preview"]) on(kind, showProgress);
+  on("picture", showPicture);
   on("done", () => over(id, "done"));
   on("failed", (data) => over(id, "failed", data.error));
   on("interrupted", () => over(id, "interrupted"));
-  stream.onerror = () => {
-    if (stream.readyState === EventSource.CLOSED && current === id) setTimeout(() => current === id && open(id), 1500);
+  source.onerror = () => {
+    if (source !== stream || source.readyState !== EventSource.CLOSED) return;
+    close();
+    timer = setTimeout(() => current === id && open(id), 1500);
   };
 }
 
+document.addEventListener("visibilitychange", () => { if (current) open(current); });
+
 function over(id, state, error) {
-  stream?.close();
-  stream = null;
-  clearInterval(poll);
+  asked++;
+  close();
   window.webui.title(tab, "");
   const kept = part("strip").childElementCount;
   current = null;
