@@ -96,6 +96,11 @@
     setText(area, `${text.slice(0, start)}(${words}:${Math.round((1 + step) * 100) / 100})${text.slice(end)}`, start + 1, start + 1 + words.length);
   }
 
+  /** Whether Escape is for what Gradio has open: a list of choices, a picture over the whole page, a gallery's preview. */
+  const closesSomething = (target) =>
+    Boolean(document.fullscreenElement || target.closest?.(".gallery-container .preview")) ||
+    [...document.querySelectorAll(".options, .block.fullscreen, dialog[open]")].some((node) => node.checkVisibility());
+
   document.addEventListener("keydown", (event) => {
     const control = event.ctrlKey || event.metaKey;
     const where = tab();
@@ -106,7 +111,7 @@
     } else if (event.altKey && event.key === "Enter" && webui.live[where]?.running()) {
       event.preventDefault();
       webui.live[where].skip();
-    } else if (event.key === "Escape" && webui.live[where]?.running() && !document.querySelector(".gallery-lightbox, .options, dialog[open]")) {
+    } else if (event.key === "Escape" && webui.live[where]?.running() && !closesSomething(event.target)) {
       webui.live[where].interrupt();
     } else if (control && prompt && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
       event.preventDefault();
