@@ -3,10 +3,11 @@
     python benchmarks/job_overhead.py [--runs N] [--threads N] [--only embedded|sd15] [--starter FILE] [--sd15 FILE]
 
 The job goes through the engine: queue, store, prompt, sampler, guidance, events, previews, PNG with its texts, fsync.
-The bare networks are called in the same process, in turn with it: two text encodings, as many UNet calls (cond and
-uncond as a batch of two), one VAE decode.  The overhead is the median over runs of job / bare - 1; the target is at
-most 3 % where a step costs something.  SD1.5's shapes get random weights unless ``--sd15`` names a file.  Prints
-Markdown table rows.
+Its overhead is the time outside the networks over the time inside, in the very same job, so that a busy machine changes
+it little; the median over runs is to be at most 3 % where a step costs something.  Beside it, the bare networks are
+called in turn with the job (two text encodings, as many UNet calls with cond and uncond as a batch of two, one VAE
+decode), and the median of job / bare - 1 is given in wall and in CPU time.  SD1.5's shapes get random weights unless
+``--sd15`` names a file.  Prints Markdown table rows.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if sys.platform.startswith("linux") and any(os.environ.get(name) != value for name, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})  # as the worker process has it
-    print("| model | bare networks, s | job, s | overhead | overhead in CPU time | previews | saving | target | runs |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| model | bare networks, s | job, s | overhead | of it previews | saving | job / bare | CPU | target | runs |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     with TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.only != "sd15":
@@ -96,6 +99,7 @@ class Found:
 
     bare: list[Timing] = field(default_factory=list)
     job: list[Timing] = field(default_factory=list)
+    overhead: list[float] = field(default_factory=list)
     previews: list[float] = field(default_factory=list)
     saving: list[float] = field(default_factory=list)
 
@@ -139,9 +143,10 @@ class Bench:
         pairs = list(zip(found.job, found.bare, strict=True))
         wall = statistics.median(job.wall / bare.wall for job, bare in pairs) - 1
         cpu = statistics.median(job.cpu / bare.cpu for job, bare in pairs) - 1
-        previews, saving = statistics.median(found.previews), statistics.median(found.saving)
+        shares = (statistics.median(values) for values in (found.overhead, found.previews, found.saving))
+        overhead, previews, saving = (f"{share:.1%}" for share in shares)
         return (
-            f"| {name} | {bare:.2f} | {job:.2f} | {wall:+.1%} | {cpu:+.1%} | {previews:.1%} | {saving:.1%} "
+            f"| {name} | {bare:.2f} | {job:.2f} | {overhead} | {previews} | {saving} | {wall:+.1%} | {cpu:+.1%} "
             f"| {target} | {runs} |"
         )
 
@@ -149,13 +154,24 @@ class Bench:
         """One picture by the engine, from the click to the event that it is done."""
         from webui.engine import runner
 
-        previews, saving = Stopwatch(), Stopwatch()
-        with previews.around(runner, "preview_jpeg"), saving.around(self.runner, "_save"):
+        if found is None:
+            asyncio.run(self._until_done())
+            return
+        networks, previews, saving = Stopwatch(), Stopwatch(), Stopwatch()
+        model = self.runner._model
+        assert model is not None
+        with (
+            networks.around(model.unet, "forward"),
+            networks.around(model.vae, "decode"),
+            networks.around(model.text_encoder, "forward"),
+            previews.around(runner, "preview_jpeg"),
+            saving.around(self.runner, "_save"),
+        ):
             timing = timed(lambda: asyncio.run(self._until_done()))
-        if found is not None:
-            found.job.append(timing)
-            found.previews.append(previews.spent_s / timing.wall)
-            found.saving.append(saving.spent_s / timing.wall)
+        found.job.append(timing)
+        found.overhead.append(timing.wall / networks.spent_s - 1)
+        found.previews.append(previews.spent_s / networks.spent_s)
+        found.saving.append(saving.spent_s / networks.spent_s)
 
     async def _until_done(self) -> None:
         job = self.engine.submit(self.request)

@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTER = ROOT / "models" / "Stable-diffusion" / "starter.safetensors"
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 def free_port() -> int:
