@@ -39,6 +39,17 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
+def console() -> int:
+    """The command ``webui``: :func:`main` in a process of its own, with the memory settings of the worker."""
+    computes = sys.argv[1:2] in (["generate"], ["reproduce"])
+    if computes and sys.platform.startswith("linux") and "MALLOC_ARENA_MAX" not in os.environ:
+        from webui.engine.executor import MALLOC
+
+        # glibc reads these before a program begins: start over with them, once
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**MALLOC, **os.environ})
+    return main()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
@@ -188,11 +199,6 @@ def _generate(parsed: argparse.Namespace) -> int:
 
 
 def _runner(parsed: argparse.Namespace) -> Runner:
-    from webui.engine.executor import MALLOC
-
-    if sys.platform.startswith("linux") and "MALLOC_ARENA_MAX" not in os.environ:
-        # glibc reads these before main(): start over with them, once
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**MALLOC, **os.environ})
     from webui.engine.runner import Runner
 
     return Runner.start(_settings(parsed))

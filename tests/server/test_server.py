@@ -60,6 +60,8 @@ def test_the_whole_way_over_http(client: httpx.Client) -> None:
     assert info["request"]["prompt"] == "a red square" and info["request"]["seed"] == 7
     resumed = events(client, job["id"], last_id=told[-2]["id"])
     assert [event["event"] for event in resumed] == ["done"]
+    for odd in (b"\xb2", b"-1", b"9" * 5000):
+        assert client.get(f"/api/v1/jobs/{job['id']}/events", headers=[(b"last-event-id", odd)]).status_code == 200
     assert events(client, job["id"], after=numbers[-1]) == []
 
 

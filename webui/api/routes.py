@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from webui.errors import NotFoundError, PictureError, RequestError
 from webui.request import GenerationRequest
 
 KEEP_ALIVE_S = 15.0
+EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
 MAX_PICTURE = 64 * 1024 * 1024
 _REQUEST_BODY = {
     "requestBody": {
@@ -79,7 +81,7 @@ def build_router(engine: Engine) -> APIRouter:
         interrupted.  Resumes after ``Last-Event-ID`` or ``after``.
         """
         await asyncio.to_thread(engine.job, job_id)
-        if last_event_id and last_event_id.isdigit():
+        if last_event_id and EVENT_NUMBER.fullmatch(last_event_id):
             after = int(last_event_id)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(_stream(engine, job_id, after), media_type="text/event-stream", headers=headers)
