@@ -24,7 +24,7 @@ from webui.images.pixels import read_pixels
 from webui.images.resize import resize
 from webui.model import Model
 from webui.pipeline.denoising import Setup, prepare
-from webui.pipeline.img2img import StartPictures
+from webui.pipeline.img2img import StartPictures, begin
 from webui.pipeline.moments import Decoding, Made, Moment, Stepped
 from webui.pipeline.run import run_group
 from webui.plugins.manager import Plugins
@@ -87,7 +87,8 @@ def moments(
         resolved, setup = setup_for(request, model)
         start = None
         if request.start is not None:
-            start = StartPictures(read_pixels(picture), mask if request.start.mask else None)
+            pictures = StartPictures(read_pixels(picture), mask if request.start.mask else None)
+            start = begin(resolved, model, pictures)
         return list(run_group(resolved, setup, start, indices))
 
 

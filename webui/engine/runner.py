@@ -38,7 +38,7 @@ from webui.metadata.verdict import Verdict
 from webui.model import Model
 from webui.networks.attention import attention_kind
 from webui.pipeline.denoising import Setup, prepare
-from webui.pipeline.img2img import StartPictures
+from webui.pipeline.img2img import Beginning, StartPictures, begin
 from webui.pipeline.moments import Decoding, Made, Moment, Stepped
 from webui.pipeline.run import run_group
 from webui.plugins.manager import Plugins
@@ -54,7 +54,7 @@ class Prepared:
     """What the pictures of a job have in common; ``inputs`` are the digests of all pictures that were read for it."""
 
     setup: Setup
-    start: StartPictures | None
+    beginning: Beginning | None
     inputs: tuple[str, ...]
 
 
@@ -170,8 +170,8 @@ class Runner:
             schedule = self.plugins.schedules[request.sampling.schedule]
             contributions, inputs = self._contributions(request, model)
             setup = prepare(request, model, sampler, schedule, contributions)
-            start = self._start_pictures(request)
-            return Prepared(setup, start, tuple(dict.fromkeys((*input_digests(request), *inputs))))
+            beginning = self._beginning(request, model)
+            return Prepared(setup, beginning, tuple(dict.fromkeys((*input_digests(request), *inputs))))
 
     def _pictures(
         self,
@@ -205,7 +205,7 @@ class Runner:
         """The pictures made together, none of them when interrupted or skipped meanwhile."""
         control.skipped.clear()
         pictures = []
-        for moment in run_group(request, prepared.setup, prepared.start, group):
+        for moment in run_group(request, prepared.setup, prepared.beginning, group):
             if isinstance(moment, Made):
                 moment.picture.pixels.setflags(write=False)  # an extension returns new pixels, or changes none
                 pixels = self.plugins.rewrite(
@@ -247,12 +247,13 @@ class Runner:
             raise unknown_name("preprocessor", name, self.plugins.preprocessors)
         return self.plugins.preprocessors[name].run(pixels, options)
 
-    def _start_pictures(self, request: GenerationRequest) -> StartPictures | None:
+    def _beginning(self, request: GenerationRequest, model: Model) -> Beginning | None:
         start = request.start
         if start is None:
             return None
         image = read_pixels(self.inputs.get(start.image))
-        return StartPictures(image, self.inputs.get(start.mask.image) if start.mask else None)
+        mask = self.inputs.get(start.mask.image) if start.mask else None
+        return begin(request, model, StartPictures(image, mask))
 
     def _rewritten(self, request: GenerationRequest) -> GenerationRequest:
         rewritten: GenerationRequest = self.plugins.rewrite("rewrite_request", "request", request)

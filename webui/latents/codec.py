@@ -8,21 +8,25 @@ from torch import Tensor
 
 from webui.diffusion.noise import posterior_noise
 from webui.model import Model
+from webui.networks.vae import Posterior
 from webui.result import Pixels
 
 
-def encode(pixels: Pixels, model: Model, seed: int) -> Tensor:
-    """The model-space latent (1, C, H/8, W/8) float32 of a picture (H, W, 3) uint8; sides are rounded down.
+def encode(pixels: Pixels, model: Model) -> Posterior:
+    """The distribution (1, C, H/8, W/8) of latents of a picture (H, W, 3) uint8; sides are rounded down.
 
     A side shorter than a latent pixel is continued to one by its outermost line.
-    The VAE gives a distribution; its sample uses the noise of ``seed``, as AUTOMATIC1111 does.
     """
     compute = model.compute
     missing = [(0, max(model.vae.config.factor - side, 0)) for side in pixels.shape[:2]]
     pixels = np.pad(pixels, (*missing, (0, 0)), mode="edge")
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(compute.device, torch.float32)
-    posterior = model.vae.encode((tensor / 255.0 * 2.0 - 1.0).to(compute.vae_dtype))
-    noise = posterior_noise(seed, posterior.mean.shape[1:], compute.device)[None]
+    return model.vae.encode((tensor / 255.0 * 2.0 - 1.0).to(compute.vae_dtype))
+
+
+def sample(posterior: Posterior, model: Model, seed: int) -> Tensor:
+    """The model-space latent (1, C, h, w) float32 that the noise of ``seed`` takes, as AUTOMATIC1111 does."""
+    noise = posterior_noise(seed, posterior.mean.shape[1:], model.compute.device)[None]
     return posterior.sample(noise).float() * model.scale_factor
 
 

@@ -17,7 +17,7 @@ from webui.diffusion.noise import ImageNoise
 from webui.images import masks
 from webui.images.masks import Plan
 from webui.pipeline.denoising import Setup, latent_shape, seeds, walk
-from webui.pipeline.img2img import StartPictures, img2img, start_latent, start_of
+from webui.pipeline.img2img import Beginning, img2img, start_latent, start_of
 from webui.pipeline.moments import Made, Moment
 from webui.pipeline.txt2img import finished
 from webui.request import GenerationRequest, MaskedContent
@@ -25,22 +25,18 @@ from webui.result import MadePicture
 from webui.samplers import Denoise
 
 
-def inpaint(
-    request: GenerationRequest, setup: Setup, pictures: StartPictures, indices: Sequence[int]
-) -> Iterator[Moment]:
+def inpaint(request: GenerationRequest, setup: Setup, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
     """The moments of painting the mask anew for the pictures ``indices``.
 
     An empty mask paints nothing: with "Only masked", which keeps the start image's size, the pictures are that image.
     """
-    assert request.start is not None and request.start.mask is not None and pictures.mask is not None
-    mask = masks.read_mask(pictures.mask)
-    planned = masks.plan(pictures.image, mask, request.start.mask, request.size, request.start.resize_mode)
+    planned = beginning.planned
     if planned is None:
-        yield from _untouched(request, pictures, indices)
+        yield from _untouched(request, beginning, indices)
         return
     noise = ImageNoise(seeds(request, indices), latent_shape(request, setup.model), setup.model.compute.device)
     painted = _latent_mask(planned, request, setup)
-    original = _original_latent(planned, painted, request, setup, indices)
+    original = _original_latent(beginning, painted, request, setup, indices)
     start = start_of(request, setup)
     x = original * start.picture + noise.initial() * start.noise
     constrain = _constrain(original, painted, before=setup.sampler.grid is not None)
@@ -49,16 +45,16 @@ def inpaint(
         yield _pasted(moment, planned)
 
 
-def run(request: GenerationRequest, setup: Setup, pictures: StartPictures, indices: Sequence[int]) -> Iterator[Moment]:
+def run(request: GenerationRequest, setup: Setup, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
     """img2img, or inpainting when the request has a mask."""
     assert request.start is not None
     make = img2img if request.start.mask is None else inpaint
-    return make(request, setup, pictures, indices)
+    return make(request, setup, beginning, indices)
 
 
-def _untouched(request: GenerationRequest, pictures: StartPictures, indices: Sequence[int]) -> Iterator[Moment]:
+def _untouched(request: GenerationRequest, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
     for index, seed in zip(indices, seeds(request, indices), strict=True):
-        yield Made(MadePicture(pixels=pictures.image.copy(), index=index, seed=seed))
+        yield Made(MadePicture(pixels=beginning.image.copy(), index=index, seed=seed))
 
 
 def _latent_mask(planned: Plan, request: GenerationRequest, setup: Setup) -> Tensor:
@@ -69,11 +65,11 @@ def _latent_mask(planned: Plan, request: GenerationRequest, setup: Setup) -> Ten
 
 
 def _original_latent(
-    planned: Plan, painted: Tensor, request: GenerationRequest, setup: Setup, indices: Sequence[int]
+    beginning: Beginning, painted: Tensor, request: GenerationRequest, setup: Setup, indices: Sequence[int]
 ) -> Tensor:
     """The latent that is held outside the mask, with what the request wants under it (B, C, h, w)."""
     assert request.start is not None and request.start.mask is not None
-    latent = start_latent(planned.start, request, setup, indices)
+    latent = start_latent(beginning, request, setup, indices)
     content = request.start.mask.content
     if content is MaskedContent.LATENT_NOISE:
         fresh = ImageNoise(seeds(request, indices), latent_shape(request, setup.model), latent.device)
