@@ -206,7 +206,7 @@ def _runner(parsed: argparse.Namespace) -> Runner:
 
 def _request(parsed: argparse.Namespace, runner: Runner) -> GenerationRequest:
     """The request that the options mean; what was not said comes from the model's own recommendations."""
-    from webui.engine.engine import CheckpointEntry
+    from webui.engine.catalogue import CheckpointEntry
 
     model = CheckpointEntry(runner.library.find(parsed.checkpoint), runner.plugins)
     defaults = Sampling()

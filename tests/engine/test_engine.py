@@ -15,7 +15,8 @@ from tiny_model import picture_bytes, tiny_request, tiny_weights, write_checkpoi
 from waiting import finished, wait_for
 
 from webui.checkpoints.formats import Header
-from webui.engine.engine import Engine, header_defaults
+from webui.engine.catalogue import header_defaults
+from webui.engine.engine import Engine
 from webui.engine.executor import Control, Order, Report, Tell
 from webui.engine.jobs import Event, JobState, Output
 from webui.engine.progress import Clock, Previews

@@ -81,7 +81,7 @@ def test_page_api_and_command_line_mean_the_same(runner: Runner, tmp_path: Path,
 
 def test_what_is_left_out_means_the_same_everywhere(runner: Runner) -> None:
     """The page and the command line fill in the model's own advice; after that nothing differs."""
-    from webui.engine.engine import CheckpointEntry
+    from webui.engine.catalogue import CheckpointEntry
     from webui.ui.form import DEFAULTS, FIELDS, recommendation
 
     entry = CheckpointEntry(runner.library.find(None), runner.plugins)

@@ -24,7 +24,7 @@ MAX_RECIPE = 4 * 1024 * 1024
 class Recipe:
     """How picture ``index`` of a job was made.  ``pixels`` is the digest of the decoded picture (``pixel_digest``).
 
-    ``inputs`` are the SHA-256 of every picture that was read (start image, mask).
+    ``inputs`` are the SHA-256 of every picture that was read (start image, mask, those of conditioning modules).
     """
 
     request: GenerationRequest
