@@ -16,6 +16,7 @@ from webui.engine.jobs import Job, Output
 from webui.errors import NotFoundError, WebUIError
 from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
+from webui.metadata.recipe import Recipe
 from webui.prompt.chunks import count_tokens
 from webui.request import InpaintArea, MaskedContent, MaskMode, ResizeMode
 from webui.ui import texts
@@ -212,7 +213,8 @@ class GenerationTab:
                 for target, label in (("img2img", "img2img"), ("inpaint", "inpaint"), ("pnginfo", "PNG Info"))
             }
         self.info = gr.HTML(elem_id=f"html_info_{self.name}", elem_classes=["picture-info"])
-        self.job_id = gr.Textbox("", visible=False, elem_id=f"generation_info_{self.name}")
+        # The ids of the pictures in the gallery, in its order.
+        self.outputs = gr.JSON([], visible=False, elem_id=f"generation_info_{self.name}")
         self.selected = gr.Number(0, visible=False, precision=0)
 
     # --- small makers -----------------------------------------------------------------------------------------
@@ -274,13 +276,14 @@ class GenerationTab:
             )
         else:
             self._on(self.generate.click, self._generate, everything, [self.live])
-        shown = [self.live, self.gallery, self.job_id, self.selected, self.info]
+        shown = [self.live, self.gallery, self.outputs, self.selected, self.info]
+        restored = self._target_outputs()
         self._on(self.live.finished, self._show_finished, None, shown)
-        self._on(self.live.attached, self._attach, None, [*shown, *everything])
-        self._on(self.gallery.select, self._select, self.job_id, [self.selected, self.info])
-        self._on(self.paste.click, self._paste, self.fields["prompt"], everything)
-        self._on(self.dropped.upload, self._read_dropped, self.dropped, [self.dropped, *everything])
-        self._on(self.recycle.click, self._selected_seed, [self.job_id, self.selected], [self.fields["seed"]])
+        self._on(self.live.attached, self._attach, None, [*shown, *restored])
+        self._on(self.gallery.select, self._select, self.outputs, [self.selected, self.info])
+        self._on(self.paste.click, self._paste, self.fields["prompt"], restored)
+        self._on(self.dropped.upload, self._read_dropped, self.dropped, [self.dropped, *restored])
+        self._on(self.recycle.click, self._selected_seed, [self.outputs, self.selected], [self.fields["seed"]])
         for name, counter in self.counters.items():
             self._on(self.fields[name].change, self._count, self.fields[name], [counter], trigger_mode="always_last")
         self._wire_in_browser()
@@ -314,7 +317,7 @@ class GenerationTab:
         for name, button in self.sends.items():
             target = self.context.targets[name]
             outputs = [*target.outputs, self.context.tabs]
-            self._on(button.click, self._sender(name, target), [self.job_id, self.selected], outputs)
+            self._on(button.click, self._sender(name, target), [self.outputs, self.selected], outputs)
 
     def _on(self, trigger: Any, event: Callable[..., Any], inputs: Any, outputs: Sequence[Any], **how: Any) -> None:
         connect(trigger, event, inputs, outputs, self.context.notice, **how)
@@ -353,48 +356,59 @@ class GenerationTab:
         return texts.token_counter(*count_tokens(prompt or "", self.context.tokenizer))
 
     def _show_finished(self, event: gr.EventData) -> list[Any]:
-        job = self.engine.job(str(event.job))
-        return self._shown(job) if job.outputs else [{"shown": job.id}, gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+        return self._shown(self.engine.job(str(event.job)))
 
     def _attach(self, event: gr.EventData) -> list[Any]:
         try:
             job = self.engine.job(str(event.job))
         except NotFoundError:
-            return [gr.skip()] * (6 + len(self.names))
+            return [gr.skip()] * (5 + len(self._target_outputs()))
         latest = next((one for one in [job, *self.engine.jobs()] if one.state.is_over and self._is_mine(one)), None)
         shown = self._shown(latest) if latest is not None else [gr.skip()] * 5
-        values = values_from_request(job.request)
-        return [gr.skip(), *shown[1:], *self._updates({**values, "seed": gr.skip()})]
+        values = {**values_from_request(job.request), "seed": gr.skip()}
+        return [gr.skip(), *shown[1:], *self._places(values), *self._updates(values)]
 
     def _is_mine(self, job: Job) -> bool:
         """Whether the job made pictures, and is one that this tab could have started."""
         return bool(job.outputs) and bool(job.request.get("start")) == self.has_start
 
     def _shown(self, job: Job) -> list[Any]:
-        paths = [str(self.engine.output_path(output.id)) for output in job.outputs]
-        alone = len(paths) == 1
-        columns = min(3, len(paths))
-        gallery = gr.Gallery(value=paths, selected_index=0 if alone else None, preview=alone, columns=columns)
-        return [{"shown": job.id}, gallery, job.id, 0, texts.infotext(job.outputs[0].infotext)]
+        """Updates that put the job's pictures into the gallery; files that were deleted meanwhile keep out."""
+        there = [(path, output) for output in job.outputs if (path := self._file(output)) is not None]
+        if not there:
+            return [{"shown": job.id}, gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+        alone = len(there) == 1
+        gallery = gr.Gallery(
+            value=[str(path) for path, _ in there],
+            selected_index=0 if alone else None,
+            preview=alone,
+            columns=min(3, len(there)),
+        )
+        ids = [output.id for _, output in there]
+        return [{"shown": job.id}, gallery, ids, 0, texts.infotext(there[0][1].infotext)]
 
-    def _select(self, job_id: str, event: gr.SelectData) -> tuple[int, str]:
+    def _file(self, output: Output) -> Path | None:
+        try:
+            return self.engine.output_path(output.id)
+        except NotFoundError:
+            return None
+
+    def _select(self, ids: Sequence[str], event: gr.SelectData) -> tuple[int, str]:
         index = int(event.index)
-        return index, texts.infotext(self._output(job_id, index).infotext)
+        return index, texts.infotext(self._output(ids, index).infotext)
 
-    def _selected_seed(self, job_id: str, index: float | None) -> int:
-        if not job_id and (last := self._last_output()) is not None:
+    def _selected_seed(self, ids: Sequence[str], index: float | None) -> int:
+        if not ids and (last := self._last_output()) is not None:
             return last.seed
-        return self._output(job_id, index).seed
+        return self._output(ids, index).seed
 
-    def _output(self, job_id: str, index: float | None) -> Output:
-        if not job_id:
+    def _output(self, ids: Sequence[str], index: float | None) -> Output:
+        if not ids:
             raise NotFoundError("There is no picture yet; generate one first.")
-        outputs = self.engine.job(job_id).outputs
         place = int(index or 0)
-        if not 0 <= place < len(outputs):
+        if not 0 <= place < len(ids):
             raise NotFoundError("This picture is no longer known; generate it again.")
-        output: Output = outputs[place]
-        return output
+        return self.engine.output(str(ids[place]))
 
     def _last_output(self) -> Output | None:
         return next((job.outputs[-1] for job in self.engine.jobs() if job.outputs), None)
@@ -412,9 +426,28 @@ class GenerationTab:
         return [None, *self._restored(read_values(self.engine, Path(path).read_bytes()))]
 
     def _restored(self, values: Mapping[str, Any]) -> list[Any]:
-        """Updates for the checkpoint and every field, and a notice about what is not here."""
+        """Updates for the start image, the checkpoint and every field, and a notice about what is not here."""
         missing = self._missing(values)
-        return [*self._updates(values), *([sentence(missing)] if missing else [])]
+        return [*self._places(values), *self._updates(values), *([sentence(missing)] if missing else [])]
+
+    def _places(self, values: Mapping[str, Any]) -> list[Any]:
+        """Updates that bring back the start image and mask that ``values`` name, as far as they are still stored."""
+        if not self.has_start:
+            return []
+        digest, mask = values.get("image"), values.get("mask")
+        if not digest or not self._stored(digest):
+            return [gr.skip()] * 4
+        painted = mask if mask and self._stored(mask) else None
+        picture = {"image": digest, "name": "", "mask": painted, "at": time.time()}
+        if mask:
+            return ["inpaint", gr.Tabs(selected="inpaint"), gr.skip(), picture]
+        return ["img2img", gr.Tabs(selected="img2img"), picture, gr.skip()]
+
+    def _stored(self, digest: str) -> bool:
+        try:
+            return bool(self.engine.input_path(digest))
+        except WebUIError:
+            return False
 
     def _missing(self, values: Mapping[str, Any]) -> str:
         names = {"sampler": "sampler", "schedule": "schedule type", "checkpoint": "checkpoint"}
@@ -423,6 +456,9 @@ class GenerationTab:
             for field, word in names.items()
             if values.get(field) and self._known(field, values[field]) is None
         ]
+        if self.has_start:
+            pictures = {"image": "the start image", "mask": "the mask"}
+            found += [word for field, word in pictures.items() if values.get(field) and not self._stored(values[field])]
         return f"Not here, and left as it was: {', '.join(found)}." if found else ""
 
     def _known(self, field: str, name: str) -> str | None:
@@ -475,8 +511,8 @@ class GenerationTab:
     def _sender(self, name: str, target: Target) -> Callable[[str, float], list[Any]]:
         tab = "img2img" if name == "inpaint" else name
 
-        def send(job_id: str, index: float) -> list[Any]:
-            path = self.engine.output_path(self._output(job_id, index).id)
+        def send(ids: Sequence[str], index: float) -> list[Any]:
+            path = self.engine.output_path(self._output(ids, index).id)
             return [*target.receive(path), gr.Tabs(selected=tab)]
 
         return send
@@ -493,9 +529,17 @@ def field_update(name: str, value: Any) -> Any:
 
 
 def read_values(engine: Engine, data: bytes) -> dict[str, Any]:
-    """The field values that a picture's file states.  Raises NotFoundError when it states none."""
-    text = read_picture_texts(data).get("parameters")
-    return stated_values(engine.read_infotext(data), None if text is None else infotext.parse(text).fields)
+    """The field values that a picture's file states.  Raises NotFoundError when it states none.
+
+    ``image`` and ``mask`` are there when its recipe names them; a ``parameters`` text names no pictures.
+    """
+    found = read_picture_texts(data)
+    text = found.get("parameters")
+    values = stated_values(engine.read_infotext(data), None if text is None else infotext.parse(text).fields)
+    if "recipe" in found:
+        recorded = values_from_request(Recipe.from_json(found["recipe"]).request.to_dict())
+        values |= {name: recorded[name] for name in ("image", "mask", *START_FIELDS) if name in recorded}
+    return values
 
 
 def _refusal(sentence: str) -> dict[str, Any]:

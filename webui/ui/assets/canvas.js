@@ -10,7 +10,8 @@ let strokes = [];      // {radius, erase, points: [x, y, ...]} in picture pixels
 let stroke = null;     // the one being drawn
 let erasing = false;
 let stored = null;     // value.image of what is shown
-let saved = null;      // {strokes, mask}: the strokes that were last uploaded, and as what
+let base = null;       // {picture, digest}: a mask from a file, under the strokes; white is masked
+let saved = null;      // {base, strokes, mask}: what was last uploaded, and as what
 let zoom = 1;          // sheet pixels per picture pixel
 let loading = 0;       // counts loads, so that a late one does not win
 
@@ -41,7 +42,7 @@ async function show(url, name) {
   part("name").textContent = `${name ? `${name} · ` : ""}${image.naturalWidth} × ${image.naturalHeight}`;
   image.alt = name || "Start image";
   strokes = [];
-  saved = null;
+  base = saved = null;
   redraw();
   box.classList.add("has-picture");
 }
@@ -71,9 +72,30 @@ async function fetched(value) {
   stored = value.image;
   try {
     await show(`api/v1/inputs/${value.image}`, value.name || "");
-    if (turn === loading) props.value = { image: value.image, name: value.name || "", width: image.naturalWidth, height: image.naturalHeight, mask: null };
+    if (value.mask) await lay(`api/v1/inputs/${value.mask}`, value.mask);
+    if (turn === loading) props.value = { image: value.image, name: value.name || "", width: image.naturalWidth, height: image.naturalHeight, mask: value.mask || null };
   } catch {
     if (turn === loading) fail("The picture could not be loaded.");
+  }
+}
+
+/** Put a mask under the strokes; `digest` names it when it is stored already. */
+async function lay(url, digest) {
+  const picture = new Image();
+  picture.src = url;
+  await picture.decode();
+  base = { picture, digest };
+  strokes = [];
+  redraw();
+}
+
+async function takeMask(chosen) {
+  fail("");
+  try {
+    await lay(URL.createObjectURL(chosen), null);
+    changed();
+  } catch {
+    fail("This file is not a picture that the browser can show.");
   }
 }
 
@@ -81,7 +103,7 @@ function remove() {
   loading++;
   stored = null;
   strokes = [];
-  saved = null;
+  base = saved = null;
   image.removeAttribute("src");
   file.value = "";
   box.classList.remove("has-picture");
@@ -131,8 +153,35 @@ function redraw() {
   context.globalCompositeOperation = "source-over";
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, mask.width, mask.height);
+  if (base) context.drawImage(stencil(), 0, 0);
   for (const one of strokes) draw(context, one, INK);
-  box.classList.toggle("has-mask", strokes.length > 0);
+  box.classList.toggle("has-mask", hasMask());
+}
+
+const hasMask = () => strokes.length > 0 || base !== null;
+
+/** The hatching where the mask from a file is white. */
+function stencil() {
+  const sheet = document.createElement("canvas");
+  sheet.width = mask.width;
+  sheet.height = mask.height;
+  const context = sheet.getContext("2d", { willReadFrequently: true });
+  context.drawImage(base.picture, 0, 0, sheet.width, sheet.height);
+  const cut = context.getImageData(0, 0, sheet.width, sheet.height), dots = cut.data;
+  for (let i = 0; i < dots.length; i += 4) dots[i + 3] *= (dots[i] + dots[i + 1] + dots[i + 2]) / 765;
+  context.putImageData(cut, 0, 0);
+  context.globalCompositeOperation = "source-in";
+  context.fillStyle = hatching(context);
+  context.setTransform(zoom, 0, 0, zoom, 0, 0);
+  context.fillRect(0, 0, sheet.width, sheet.height);
+  return sheet;
+}
+
+function takeBack() {
+  if (strokes.length) strokes.pop();
+  else base = null;
+  redraw();
+  changed();
 }
 
 function radius() {
@@ -154,7 +203,7 @@ function moveCursor(event) {
 
 function changed() {
   if (props.value?.mask) props.value = { ...props.value, mask: null };
-  box.classList.toggle("has-mask", strokes.length > 0);
+  box.classList.toggle("has-mask", hasMask());
 }
 
 if (paintable) {
@@ -184,17 +233,18 @@ if (paintable) {
 }
 
 async function upload_mask() {
-  if (!strokes.length) return null;
-  if (saved && saved.strokes === JSON.stringify(strokes)) return saved.mask;
+  if (!strokes.length && (!base || base.digest)) return base && base.digest;
+  if (saved && saved.base === base && saved.strokes === JSON.stringify(strokes)) return saved.mask;
   const sheet = document.createElement("canvas");
   sheet.width = image.naturalWidth;
   sheet.height = image.naturalHeight;
   const context = sheet.getContext("2d");
   context.fillStyle = "#000";
   context.fillRect(0, 0, sheet.width, sheet.height);
+  if (base) context.drawImage(base.picture, 0, 0, sheet.width, sheet.height);
   for (const one of strokes) draw(context, one, "#fff");
   const blob = await new Promise((resolve) => sheet.toBlob(resolve, "image/png"));
-  saved = { strokes: JSON.stringify(strokes), mask: await store(blob) };
+  saved = { base, strokes: JSON.stringify(strokes), mask: await store(blob) };
   return saved.mask;
 }
 
@@ -217,14 +267,19 @@ element.addEventListener("click", (event) => {
   if (event.target.closest(".canvas-empty")) return file.click();
   const action = event.target.closest("[data-do]")?.dataset.do;
   if (action === "remove") { remove(); trigger("change"); }
-  if (action === "undo") { strokes.pop(); redraw(); changed(); }
-  if (action === "clear") { strokes = []; redraw(); changed(); }
+  if (action === "undo") takeBack();
+  if (action === "mask") part("mask-file").click();
+  if (action === "clear") { strokes = []; base = null; redraw(); changed(); }
   if (action === "erase") {
     erasing = !erasing;
     event.target.closest("[data-do]").setAttribute("aria-pressed", erasing);
   }
 });
 file.addEventListener("change", () => { if (file.files[0]) take(file.files[0], file.files[0].name); });
+part("mask-file").addEventListener("change", ({ target }) => {
+  if (target.files[0]) takeMask(target.files[0]);
+  target.value = "";  // so that the same file can be chosen again
+});
 box.addEventListener("dragover", (event) => { event.preventDefault(); box.classList.add("over"); });
 box.addEventListener("dragleave", () => box.classList.remove("over"));
 box.addEventListener("drop", async (event) => {
@@ -238,11 +293,11 @@ box.addEventListener("paste", (event) => {
   if (pasted) { event.preventDefault(); take(pasted, pasted.name); }
 });
 box.addEventListener("keydown", (event) => {
-  if ((event.ctrlKey || event.metaKey) && event.key === "z" && paintable) { event.preventDefault(); strokes.pop(); redraw(); changed(); }
+  if ((event.ctrlKey || event.metaKey) && event.key === "z" && paintable) { event.preventDefault(); takeBack(); }
 });
 
 watch("value", () => {
   const value = props.value;
-  if (!value?.image) { if (stored) remove(); } else if (value.image !== stored) fetched(value);
+  if (!value?.image) { if (stored) remove(); } else if (value.image !== stored || (value.at && value.mask)) fetched(value);
 });
 if (props.value?.image) fetched(props.value);
