@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = Path(os.environ.get("WEBUI_TEST_MODELS", ROOT / "models"))
@@ -86,9 +86,17 @@ def context(browser: Browser, server: Server) -> Iterator[BrowserContext]:
     visitor.set_default_timeout(40_000)
     wrong: list[str] = []
 
+    def hear(line: ConsoleMessage) -> None:
+        address = line.location["url"]
+        # A job may end, and its preview go, between the word that there is a preview and the question for it.
+        # "null" is no address of ours: a Gradio gallery whose pictures change may ask for it once.
+        late = "404" in line.text and ("/preview?n=" in address or address == f"{server.address}null")
+        if line.type == "error" and not late:
+            wrong.append(f"console: {line.text} ({address})")
+
     def watch(page: Page) -> None:
         page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
-        page.on("console", lambda line: wrong.append(f"console: {line.text}") if line.type == "error" else None)
+        page.on("console", hear)
 
     def check(address: str) -> None:
         if not address.startswith((server.address, "data:", "blob:")):

@@ -103,11 +103,11 @@ def drop_file(page: Page, selector: str, path: Path) -> None:
 
 def test_from_a_prompt_to_a_file_that_is_reproduced_bit_for_bit(page: Page, server: Server, tmp_path: Path) -> None:
     fill(page, "prompt", PROMPT)
-    fill(page, "steps", 12)
+    fill(page, "steps", 6)
     page.wait_for_selector("#txt2img_token_counter span:has-text('7/75')")
     page.press("#txt2img_prompt textarea", "Control+Enter")
     page.wait_for_selector("#txt2img_interrupt")
-    page.wait_for_function("/step \\d+ of 12/.test(document.querySelector('#txt2img_live .live-phase').textContent)")
+    page.wait_for_function("/step \\d+ of 6/.test(document.querySelector('#txt2img_live .live-phase').textContent)")
     page.wait_for_function("document.querySelector('#txt2img_live [role=progressbar]').ariaValueNow > 0")
     wait_for_pictures(page, "")
 
@@ -208,6 +208,38 @@ def test_undo_and_clear_take_strokes_back(page: Page, server: Server, tmp_path: 
     page.wait_for_selector("#img2img_live .live-error:has-text('There is no start image')")
 
 
+def test_a_mask_from_a_file_and_both_pictures_come_back_from_the_result(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    picture, mask = tmp_path / "start.png", tmp_path / "mask.png"
+    Image.effect_noise((96, 64), 60).convert("RGB").save(picture)
+    half = Image.new("L", (96, 64), 0)
+    half.paste(255, (0, 0, 48, 64))
+    half.save(mask)
+    open_tab(page, "img2img")
+    open_tab(page, "Inpaint")
+    page.set_input_files("#img2maskimg .canvas-file", picture)
+    page.wait_for_selector("#img2maskimg .has-picture")
+    page.set_input_files("#img2maskimg .canvas-mask-file", mask)
+    page.wait_for_selector("#img2maskimg .has-mask")
+    page.click("#img2img_detect_image_size_btn")
+    wait_value(page, "width", 96, "img2img")
+    fill(page, "steps", 2, "img2img")
+    fill(page, "prompt", PROMPT, "img2img")
+    generate(page, "img2img")
+    job = newest(server)
+    start = job["request"]["start"]
+    with urllib.request.urlopen(f"{server.address}api/v1/inputs/{start['mask']['image']}", timeout=30) as answer:
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.read())).convert("L")), np.asarray(half))
+
+    page.click("#img2maskimg [data-do=remove]")
+    page.wait_for_selector("#img2maskimg .has-picture", state="detached")
+    drop_file(page, "#img2img_prompt textarea", server.outputs / job["outputs"][0]["path"])
+    page.wait_for_selector("#img2maskimg .has-picture.has-mask")
+    generate(page, "img2img")
+    assert newest(server)["request"]["start"] == start
+
+
 def test_interrupt_keeps_what_is_finished(page: Page, server: Server) -> None:
     fill(page, "prompt", PROMPT)
     fill(page, "steps", FEW_STEPS)
@@ -227,7 +259,7 @@ def test_a_closed_page_stops_nothing_and_finds_its_job_again(
 ) -> None:
     fill(page, "prompt", PROMPT)
     fill(page, "neg_prompt", "green")
-    fill(page, "steps", 11)
+    fill(page, "steps", 5)
     fill(page, "batch_count", 100)
     page.click("#txt2img_generate")
     page.wait_for_selector("#txt2img_live .live-strip img")
@@ -238,11 +270,11 @@ def test_a_closed_page_stops_nothing_and_finds_its_job_again(
     again = context.new_page()
     again.goto(server.address)
     again.wait_for_selector("body.running-txt2img")
-    again.wait_for_function("/of 1100/.test(document.querySelector('#txt2img_live .live-phase').textContent)")
+    again.wait_for_function("/of 500/.test(document.querySelector('#txt2img_live .live-phase').textContent)")
     again.wait_for_selector("#txt2img_live .live-strip img")
     wait_value(again, "prompt", PROMPT)
     wait_value(again, "neg_prompt", "green")
-    wait_value(again, "steps", 11)
+    wait_value(again, "steps", 5)
     assert newest(server)["id"] == running["id"]
 
     fill(again, "batch_count", 1)
@@ -255,6 +287,95 @@ def test_a_closed_page_stops_nothing_and_finds_its_job_again(
     again.wait_for_function(f"document.querySelector('#txt2img_live .live-card').dataset.shown === '{queued['id']}'")
     assert newest(server)["state"] == "done"
     assert ask(server, f"jobs/{running['id']}")["state"] == "interrupted"
+
+
+def test_of_several_pages_only_those_on_the_screen_hold_a_connection(context: BrowserContext, server: Server) -> None:
+    """A browser has six connections for one server; pages that kept one or two each would block Interrupt."""
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    context.add_init_script(
+        """window.streams = [];
+        window.EventSource = class extends EventSource {
+            constructor(...words) { super(...words); window.streams.push(this); }
+        };"""
+    )
+    pages = [context.new_page() for _ in range(3)]
+    for one in pages:
+        one.goto(server.address)
+        one.wait_for_selector("#txt2img_generate")
+    hidden, _, last = pages
+    fill(hidden, "prompt", PROMPT)
+    fill(hidden, "steps", FEW_STEPS)
+    fill(hidden, "batch_count", 100)
+    hidden.click("#txt2img_generate")
+    open_streams = "window.streams.filter((one) => one.readyState !== EventSource.CLOSED).length"
+    hidden.wait_for_function(f"{open_streams} === 1")
+    look = """(state) => {
+        Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    hidden.evaluate(look, "hidden")
+    hidden.wait_for_function(f"{open_streams} === 0")
+    hidden.wait_for_selector("#txt2img_live .live-strip img")
+    assert hidden.evaluate(open_streams) == 0
+    hidden.evaluate(look, "visible")
+    hidden.wait_for_function(f"{open_streams} === 1")
+    assert "after=0" not in hidden.evaluate("window.streams.at(-1).url")
+
+    last.reload()
+    last.wait_for_selector("body.running-txt2img")
+    last.evaluate(
+        """() => {
+            window.truly = window.fetch;
+            window.fetch = async (where, how) => {
+                if (how?.method === "DELETE") throw new TypeError();
+                return truly(where, how);
+            };
+        }"""
+    )
+    last.click("#txt2img_interrupt")
+    last.wait_for_selector("#txt2img_live .live-error:has-text('press again')")
+    last.evaluate("window.fetch = window.truly")
+    last.click("#txt2img_interrupt")
+    wait_for_pictures(last, "")
+    wait_for_pictures(hidden, "")
+    assert newest(server)["state"] == "interrupted"
+    assert not [address for address in asked if "heartbeat" in address]
+
+
+def test_escape_closes_what_is_open_before_it_interrupts(page: Page) -> None:
+    fill(page, "prompt", PROMPT)
+    fill(page, "steps", FEW_STEPS)
+    fill(page, "batch_count", 100)
+    page.click("#txt2img_generate")
+    page.wait_for_selector("body.running-txt2img")
+    page.click("#txt2img_sampling input")
+    page.wait_for_selector(".options")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".options", state="detached")
+    assert "Interrupting" not in page.locator("#txt2img_live .live-phase").inner_text()
+    page.evaluate("document.querySelector('#txt2img_settings').classList.add('block', 'fullscreen')")
+    page.keyboard.press("Escape")
+    assert "Interrupting" not in page.locator("#txt2img_live .live-phase").inner_text()
+    page.evaluate("document.querySelector('#txt2img_settings').classList.remove('fullscreen')")
+    page.keyboard.press("Escape")
+    wait_stopped = "!document.body.classList.contains('running-txt2img')"
+    page.wait_for_function(wait_stopped)
+
+
+def test_a_deleted_picture_keeps_out_of_the_gallery(page: Page, server: Server) -> None:
+    fill(page, "prompt", PROMPT)
+    fill(page, "steps", 2)
+    fill(page, "batch_count", 2)
+    generate(page)
+    first, second = newest(server)["outputs"]
+    (server.outputs / first["path"]).unlink()
+    page.reload()
+    page.wait_for_selector("#txt2img_gallery img")
+    page.wait_for_selector("#html_info_txt2img .info-settings")
+    assert f"Seed: {second['seed']}" in page.locator("#html_info_txt2img .info-settings").inner_text()
+    page.click("#txt2img_reuse_seed")
+    wait_value(page, "seed", second["seed"])
 
 
 def test_fields_come_back_from_text_from_a_file_and_from_the_last_picture(page: Page, server: Server) -> None:
@@ -367,6 +488,8 @@ def test_the_embedded_model_introduces_itself(page: Page) -> None:
     chip.click()
     wait_value(page, "prompt", chip.inner_text())
     assert "models" in page.locator("#model_note code").inner_text()
+    lines = "(node) => Math.round(node.offsetHeight / parseFloat(getComputedStyle(node).lineHeight))"
+    assert page.locator("#model_note p").evaluate(lines) == 1
 
 
 def test_a_narrow_dark_screen(browser: Any, server: Server) -> None:
