@@ -11,6 +11,7 @@ are those that the training data left out (``models/README.md``).
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from webui.engine.runner import Control, Runner
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from webui.engine.executor import Control
+from webui.engine.runner import Runner
 from webui.request import GenerationRequest, Sampling, Size
 from webui.result import Pixels
 from webui.settings import Settings
@@ -197,7 +201,7 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, default=Settings().models_dir)
     parser.add_argument("--sampler", default="Euler")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--cfg-scale", type=float, default=4.0)
+    parser.add_argument("--cfg-scale", type=float, default=3.0)
     parser.add_argument("--sheet", type=Path, help="write a sheet of the pictures here")
     chosen = parser.parse_args()
     sampling = Sampling(sampler=chosen.sampler, steps=chosen.steps, cfg_scale=chosen.cfg_scale)
