@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from importlib.resources import as_file
+from importlib.resources import as_file, files
 from typing import Any
 
-import swagger_ui_bundle
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -36,7 +35,7 @@ def build_app(engine: Engine) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _defect)
-    with as_file(swagger_ui_bundle.swagger_ui_path) as folder:
+    with as_file(files("fastapi_offline") / "static") as folder:
         app.mount(DOCS_FILES, StaticFiles(directory=folder))
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -50,7 +49,7 @@ def _docs() -> HTMLResponse:
         title="Stable Diffusion web UI: API",
         swagger_js_url=f"{DOCS_FILES}/swagger-ui-bundle.js",
         swagger_css_url=f"{DOCS_FILES}/swagger-ui.css",
-        swagger_favicon_url=f"{DOCS_FILES}/favicon-32x32.png",
+        swagger_favicon_url=f"{DOCS_FILES}/favicon.png",
     )
 
 

@@ -15,7 +15,6 @@ from fastapi.responses import FileResponse, StreamingResponse
 from webui import __version__
 from webui.engine.engine import Engine
 from webui.errors import NotFoundError, PictureError, RequestError
-from webui.request import GenerationRequest
 
 KEEP_ALIVE_S = 15.0
 EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
@@ -42,8 +41,11 @@ def build_router(engine: Engine) -> APIRouter:
 
     @router.post("/api/v1/jobs", status_code=201, openapi_extra=_REQUEST_BODY)
     def submit(body: Annotated[Any, Body()]) -> dict[str, Any]:
-        """Queue a request; the answer is the job, its request resolved (seed drawn, names in full)."""
-        return engine.submit(GenerationRequest.from_dict(body)).to_dict()
+        """Queue a request; the answer is the job, its request resolved (seed drawn, names in full).
+
+        What the body leaves out is as the model recommends: size, sampler, schedule, steps, CFG scale.
+        """
+        return engine.submit_plain(body).to_dict()
 
     @router.get("/api/v1/jobs")
     def jobs(

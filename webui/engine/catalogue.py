@@ -73,3 +73,17 @@ def header_defaults(header: Header) -> dict[str, Any]:
             with suppress(ValueError):  # a file's advice that is no number is no advice
                 found[name] = kinds[name](value)
     return found
+
+
+def with_advice(body: Mapping[str, Any], model: CheckpointEntry) -> dict[str, Any]:
+    """A request's plain values with what was not said filled in as the model recommends: size, sampler, steps, CFG.
+
+    What was said stays; parts that are no objects stay, too, for ``GenerationRequest.from_dict`` to refuse.
+    """
+    sampling, size = body.get("sampling", {}), body.get("size", {})
+    filled = dict(body)
+    if isinstance(sampling, Mapping):
+        filled["sampling"] = {**model.defaults, **sampling}
+    if isinstance(size, Mapping):
+        filled["size"] = {"width": model.native_size, "height": model.native_size, **size}
+    return filled

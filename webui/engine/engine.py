@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library
 from webui.diffusion.schedules import Schedule
-from webui.engine.catalogue import CheckpointEntry
+from webui.engine.catalogue import CheckpointEntry, with_advice
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report
 from webui.engine.inputs import InputStore, reproduction_store
@@ -118,6 +119,17 @@ class Engine:
             if resolved.start.mask is not None:
                 self.inputs.path(resolved.start.mask.image)
         return self._queue("generate", resolved.to_dict(), pictures=resolved.pictures)
+
+    def submit_plain(self, body: Any) -> Job:
+        """Queue a request given as plain values; what they leave out is as the model recommends, as on the page.
+
+        Raises RequestError as :meth:`submit` and ``GenerationRequest.from_dict`` do.
+        """
+        named = body.get("checkpoint") if isinstance(body, Mapping) else None
+        if isinstance(body, Mapping) and isinstance(named, str | None):
+            with suppress(RequestError, NotFoundError):  # a checkpoint that is not here: submit says so
+                body = with_advice(body, CheckpointEntry(self.library.find(named), self.plugins))
+        return self.submit(GenerationRequest.from_dict(body))
 
     def reproduce(self, data: bytes, filename: str) -> Job:
         """Queue the reproduction of a picture file.  Raises MetadataError or PictureError when it tells nothing."""

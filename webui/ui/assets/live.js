@@ -221,6 +221,8 @@ watch("value", () => {
   if (value.job) {
     if (!current) clearStrip();
     follow(value.job);
+    // On a narrow page the settings may stand between the button and the picture.
+    if (innerWidth <= 860) setTimeout(() => card.scrollIntoView({ block: "nearest", behavior: "smooth" }), 300);
   }
   if (value.error) {
     showError(value.error);
