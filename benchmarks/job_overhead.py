@@ -152,7 +152,7 @@ class Bench:
 
     def job(self, found: Found | None = None) -> None:
         """One picture by the engine, from the click to the event that it is done."""
-        from webui.engine import runner
+        from webui.engine import progress
 
         if found is None:
             asyncio.run(self._until_done())
@@ -164,7 +164,7 @@ class Bench:
             networks.around(model.unet, "forward"),
             networks.around(model.vae, "decode"),
             networks.around(model.text_encoder, "forward"),
-            previews.around(runner, "preview_jpeg"),
+            previews.around(progress, "preview_jpeg"),
             saving.around(self.runner, "_save"),
         ):
             timing = timed(lambda: asyncio.run(self._until_done()))
