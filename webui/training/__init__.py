@@ -1,0 +1,21 @@
+"""Teaching: pictures with captions -> weights, by the same networks that draw.
+
+The three steps of Stable Diffusion's training, as functions: the VAE maps pictures to latents, the CLIP text encoder
+maps captions to context, noise of random strength is added and the UNet learns to say what was added.
+
+    request.py      what was asked: one frozen record, the same from page, API and command line        (no torch)
+    data.py         a folder of pictures with captions -> items in buckets of one size each            (no torch)
+    order.py        which items make up the batch of a step: a function of the seed and the step        (no torch)
+    kinds/        * what can be taught: a checkpoint, a LoRA, an embedding, a ControlNet, the VAE, a CLIP
+    latents.py      items -> latents, computed once and kept
+    captions.py     captions -> context, with words dropped
+    objective.py    latents, noise and context -> the loss
+    optimisers.py   gradients -> weights: AdamW, Muon; the moving average of weights
+    state.py        all of a run on disk, written whole or not at all
+    loop.py         the run: steps, checkpoints, samples; pausable, resumable bit for bit
+    export.py       weights -> a file that this and other programs load, with the recipe of how it was made
+    starter_data    the pictures that the embedded model is taught with
+
+Everything random in step n is drawn from (seed, n), never from a generator that runs on: a run that was killed goes on
+from its last checkpoint to the same bits as one that was not.
+"""

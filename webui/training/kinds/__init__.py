@@ -1,0 +1,98 @@
+"""What can be taught.  A drop-in folder: each file registers a :class:`TrainingKind` through ``register_training_kinds``.
+
+A kind turns a request into a :class:`Task`: which tensors learn, what the loss of a batch is, what a sample looks like,
+and what the file that comes out holds.  The loop does everything else and knows no kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+    from webui.checkpoints.formats import SafetensorsFile
+    from webui.device import Compute
+    from webui.families import ModelFamily
+    from webui.model import Model
+    from webui.result import Pixels
+    from webui.training.data import DataSet
+    from webui.training.request import TrainingRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materials:
+    """What a task is made from.
+
+    ``model`` is the base, its weights in fp32 and free to be changed (nobody else holds it); ``base`` the file it came
+    from and ``base_sha256`` that file's digest.  ``cache`` is a folder for what is computed once (latents).  ``tell``
+    takes a sentence about a phase ("encoding pictures 300 of 4000"); it may raise JobCancelled.
+    """
+
+    request: TrainingRequest
+    data: DataSet
+    model: Model
+    base: SafetensorsFile
+    base_sha256: str
+    families: Mapping[str, ModelFamily]
+    compute: Compute
+    cache: Path
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The file that comes out: tensors by name, and the metadata that belongs to this kind ("modelspec.…")."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+class Task(Protocol):
+    """One thing being taught.
+
+    ``trained`` are the tensors that learn, by names that stay the same from run to run; the loop keeps fp32 masters of
+    them and writes each step's values back into them (in their own dtype).  A name that begins with ``text.`` takes the
+    text encoder's share of the learning rate.
+    """
+
+    trained: Mapping[str, nn.Parameter]
+
+    def loss(self, items: Sequence[int], step: int, random: Generator) -> Mapping[str, Tensor]:
+        """The losses of some items of one bucket; ``"loss"`` is what gradients are taken of, others are only shown.
+
+        Called with gradients on, from several threads at once for the parts of a batch, each with its own ``random``
+        (a CPU generator seeded from the run's seed, the step and the part).  Must not change anything.
+        """
+        ...
+
+    def samples(self) -> Sequence[Pixels]:
+        """Pictures (H, W, 3) uint8 that show what has been learnt, with the tensors as they are now."""
+        ...
+
+    def weights(self) -> Weights:
+        """What the file holds, with the tensors as they are now."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingKind:
+    """A kind as it is registered.
+
+    ``name`` is its word in requests and on the command line ("lora"), ``label`` what people read ("LoRA").
+    ``options`` is a frozen dataclass whose fields, types, defaults and docstring make its part of the form and its
+    command-line options.  ``folder`` is the kind of model file that comes out ("lora", "checkpoint", "embedding", …; the
+    library's word).  ``defaults`` are other values for fields of the request ("optimiser.rate": 1e-4).
+    ``begin`` makes the task.
+    """
+
+    name: str
+    label: str
+    summary: str
+    folder: str
+    options: type
+    begin: Callable[[Any, Materials], Task]
+    defaults: Mapping[str, Any]
