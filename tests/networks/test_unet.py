@@ -219,6 +219,7 @@ def every_opening(network: UNet, x: Tensor) -> dict[str, Openings]:
     return {
         "skip residuals": Openings(skip_residuals=skips),
         "middle residual": Openings(middle_residual=middle),
+        "input residuals": Openings(input_residuals={2: skips[2], 8: skips[8]}),
         "extra context": Openings(extra_context=tokens),
         "extra context with bias": Openings(extra_context=tokens, extra_context_bias=torch.randn(1, 4, 1, 1)),
         "attention bias": Openings(attention_bias=torch.randn(2, 77, 1, 1)),

@@ -4,14 +4,17 @@
 ``ldm/modules/diffusionmodules/openaimodel.py`` and ``ldm/modules/attention.py``, which are those of an SD1 file below
 ``model.diffusion_model.``.
 
-Adapters never patch the network: they fill :class:`Openings`, which one call reads and then forgets.
+Adapters never patch the network: they fill :class:`Openings`, which one call reads and then forgets.  Its first half,
+:class:`Encoder`, is also the body of a ControlNet.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,26 +25,24 @@ from webui.networks.attention import attention
 from webui.networks.kernels import Conv3x3, Linear, linear
 
 Depths = tuple[tuple[int, ...], ...]
+Name = TypeVar("Name", str, int)
 
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """The sizes of a UNet; the defaults are those of Stable Diffusion 1.5.
+class EncoderConfig:
+    """The sizes of the way down and of the middle; the defaults are those of Stable Diffusion 1.5.
 
-    ``channels`` are those of each level, full resolution first.  ``input_depths`` and ``output_depths`` give, for each
-    level in the order it runs (the output side runs deepest first), the transformer depth after each of its ResBlocks,
-    0 for none.  ``middle_depth`` is that of the middle block.  Attention has ``heads`` heads everywhere, or as many of
-    ``head_width`` channels as fit when ``heads`` is None.
+    ``channels`` are those of each level, full resolution first.  ``input_depths`` give, for each level, the transformer
+    depth after each of its ResBlocks, 0 for none.  ``middle_depth`` is that of the middle block.  Attention has
+    ``heads`` heads everywhere, or as many of ``head_width`` channels as fit when ``heads`` is None.
     """
 
     in_channels: int = 4
-    out_channels: int = 4
     model_channels: int = 320
     time_channels: int = 1280
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     input_depths: Depths = ((1, 1), (1, 1), (1, 1), (0, 0))
     middle_depth: int = 1
-    output_depths: Depths = ((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1))
     context_channels: int = 768
     linear_projection: bool = False
     heads: int | None = 8
@@ -57,29 +58,66 @@ class UNetConfig:
         """Latent sides that are multiples of this halve evenly down to the deepest level; others work too."""
         return int(2 ** (len(self.channels) - 1))
 
+    @property
+    def last_input_blocks(self) -> tuple[int, ...]:
+        """The number of the last input block of each level, before it is halved: 2, 5, 8, 11 for SD1."""
+        return tuple(
+            sum(len(depths) + 1 for depths in self.input_depths[: i + 1]) - 1 for i in range(len(self.channels))
+        )
+
     @classmethod
     def from_shapes(
         cls, shapes: Mapping[str, tuple[int, ...]], heads: int | None = None, norm_groups: int | None = None
-    ) -> UNetConfig:
+    ) -> EncoderConfig:
         """The config that fits tensors of these names (``input_blocks.*``, ``middle_block.*``, …) and shapes.
 
         Heads and norm groups leave no trace in the shapes.  None means SD1's rule: 8 heads where ``proj_in`` is a
         convolution, 64 channels a head where it is a linear layer; and 32 groups.  Raises CheckpointError when a tensor
-        that tells a size is missing, or for a UNet of another kind.
+        that tells a size is missing, or for a network of another kind.
         """
         if "label_emb.0.0.weight" in shapes:
             raise CheckpointError(
                 "This UNet takes a pooled text vector (SDXL, unCLIP); only the SD1 kind is known here."
             )
-        try:
-            return _read_shapes(cls, shapes, heads, norm_groups or 32)
-        except (KeyError, IndexError, ValueError) as error:
-            raise CheckpointError(f"The UNet is incomplete: {error} is missing or has another shape.") from error
+        with _missing_named():
+            return _read_encoder(shapes, heads, norm_groups or 32)
 
 
-def _read_shapes(
-    cls: type[UNetConfig], shapes: Mapping[str, tuple[int, ...]], heads: int | None, groups: int
-) -> UNetConfig:
+@dataclass(frozen=True)
+class UNetConfig(EncoderConfig):
+    """The sizes of a UNet; the defaults are those of Stable Diffusion 1.5.
+
+    ``output_depths`` are those of each level on the way up, deepest first: one more ResBlock a level than on the way
+    down.
+    """
+
+    out_channels: int = 4
+    output_depths: Depths = ((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1))
+
+    @classmethod
+    def from_shapes(
+        cls, shapes: Mapping[str, tuple[int, ...]], heads: int | None = None, norm_groups: int | None = None
+    ) -> UNetConfig:
+        """As :meth:`EncoderConfig.from_shapes`, and ``output_blocks.*`` and ``out.*`` as well."""
+        encoder = EncoderConfig.from_shapes(shapes, heads, norm_groups)
+        with _missing_named():
+            out_channels = shapes["out.2.weight"][0]
+        output = [_depth(shapes, f"{block}.1") for block in _blocks(shapes, "output_blocks")]
+        counts = [len(level) + 1 for level in reversed(encoder.input_depths)]
+        starts = [sum(counts[:level]) for level in range(len(counts))]
+        depths = tuple(tuple(output[start : start + count]) for start, count in zip(starts, counts, strict=True))
+        return cls(**vars(encoder), out_channels=out_channels, output_depths=depths)
+
+
+@contextmanager
+def _missing_named() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"The UNet is incomplete: {error} is missing or has another shape.") from error
+
+
+def _read_encoder(shapes: Mapping[str, tuple[int, ...]], heads: int | None, groups: int) -> EncoderConfig:
     model_channels, in_channels = shapes["input_blocks.0.0.weight"][:2]
     channels: list[int] = []
     input_depths: list[list[int]] = [[]]
@@ -89,22 +127,17 @@ def _read_shapes(
             continue
         input_depths[-1].append(_depth(shapes, f"{block}.1"))
         channels[len(input_depths) - 1 :] = [shapes[f"{block}.0.out_layers.3.weight"][0]]
-    output = [_depth(shapes, f"{block}.1") for block in _blocks(shapes, "output_blocks")]
-    counts = [len(level) + 1 for level in reversed(input_depths)]
-    starts = [sum(counts[:level]) for level in range(len(counts))]
     if any(width % groups for width in channels):
         raise CheckpointError(f"A UNet with {channels} channels cannot be normalised in {groups} groups.")
     linear = any(name.endswith(".proj_in.weight") and len(shape) == 2 for name, shape in shapes.items())
     context = [shape[1] for name, shape in shapes.items() if name.endswith(".attn2.to_k.weight")]
-    return cls(
+    return EncoderConfig(
         in_channels=in_channels,
-        out_channels=shapes["out.2.weight"][0],
         model_channels=model_channels,
         time_channels=shapes["time_embed.0.weight"][0],
         channels=tuple(channels),
         input_depths=tuple(map(tuple, input_depths)),
         middle_depth=_depth(shapes, "middle_block.1"),
-        output_depths=tuple(tuple(output[start : start + count]) for start, count in zip(starts, counts, strict=True)),
         context_channels=context[0],
         linear_projection=linear,
         heads=heads or (None if linear else 8),
@@ -127,15 +160,18 @@ class Openings:
     """What adapters hand to one UNet call, every part optional.  Tensors have the call's batch size or 1 first.
 
     ``skip_residuals`` are added to the skips in the order of the input blocks (ControlNet, arXiv:2302.05543), and
-    ``middle_residual`` to the middle block's output.  ``extra_context`` (B, T', D) are tokens that cross-attention
-    reads after the prompt's.  ``attention_bias`` (B, T, h, w) is added to the logits of cross-attention to the prompt's
-    tokens at each latent place; h and w may be 1, and are resampled (nearest) to each resolution;
+    ``middle_residual`` to the middle block's output.  ``input_residuals`` are added, by the number of an input block,
+    to what that block leaves, so that the blocks after it read them too (T2I-Adapter, arXiv:2302.08453).
+    ``extra_context`` (B, T', D) are tokens that cross-attention reads after the prompt's.  ``attention_bias``
+    (B, T, h, w) is added to the logits of cross-attention to the prompt's tokens at each latent place; h and w may be
+    1, and are resampled (nearest) to each resolution;
     ``extra_context_bias`` is the same for the extra tokens.  ``extra_channels`` (B, C', h, w) are concatenated to the
     latent.  ``weight_deltas`` are added to parameters, by name, for the call only.
     """
 
     skip_residuals: tuple[Tensor, ...] = ()
     middle_residual: Tensor | None = None
+    input_residuals: Mapping[int, Tensor] = field(default_factory=dict)
     extra_context: Tensor | None = None
     attention_bias: Tensor | None = None
     extra_context_bias: Tensor | None = None
@@ -147,11 +183,12 @@ class Openings:
         return Openings(
             skip_residuals=_sum_each(self.skip_residuals, other.skip_residuals),
             middle_residual=_sum(self.middle_residual, other.middle_residual),
+            input_residuals=_sum_named(self.input_residuals, other.input_residuals),
             extra_context=_joined(self.extra_context, other.extra_context),
             attention_bias=_sum_bias(self.attention_bias, other.attention_bias),
             extra_context_bias=_joined_bias(self, other),
             extra_channels=_joined(self.extra_channels, other.extra_channels),
-            weight_deltas={**self.weight_deltas, **other.weight_deltas, **_sum_common(self, other)},
+            weight_deltas=_sum_named(self.weight_deltas, other.weight_deltas),
         )
 
 
@@ -167,9 +204,8 @@ def _sum_each(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[Te
     return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
-def _sum_common(first: Openings, second: Openings) -> dict[str, Tensor]:
-    a, b = first.weight_deltas, second.weight_deltas
-    return {name: a[name] + b[name] for name in a if name in b}
+def _sum_named(first: Mapping[Name, Tensor], second: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
+    return {**first, **second, **{name: first[name] + second[name] for name in first if name in second}}
 
 
 def _sum_bias(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -236,25 +272,65 @@ class _Reading:
         return _resampled(self.bias, size).flatten(2).transpose(1, 2)[:, None]
 
 
-class UNet(nn.Module):
-    """The noise predictor.  It holds its weights and nothing else; a call leaves it as it was."""
+@dataclass(frozen=True)
+class Encoded:
+    """What the way down and the middle leave: the skips in order, the middle block's output, and what was read."""
 
-    def __init__(self, config: UNetConfig) -> None:
+    skips: list[Tensor]
+    middle: Tensor
+    embedding: Tensor
+    reading: _Reading
+
+
+class Encoder(nn.Module):
+    """The way down and the middle, whose weights a UNet and its ControlNets have in common by name."""
+
+    def __init__(self, config: EncoderConfig) -> None:
         """Build the layers; on the ``meta`` device no memory is touched."""
         super().__init__()
-        self.config = config
         self.time_embed = nn.Sequential(
             Linear(config.model_channels, config.time_channels),
             nn.SiLU(),
             Linear(config.time_channels, config.time_channels),
         )
-        self.input_blocks, skips = _input_blocks(config)
+        self.input_blocks, self.skip_channels = _input_blocks(config)
         deepest = config.channels[-1]
-        middle = [_ResBlock(deepest, deepest, config)]
         self.middle_block = _Block(
-            *middle, *_transformer(deepest, config.middle_depth, config), _ResBlock(deepest, deepest, config)
+            _ResBlock(deepest, deepest, config),
+            *_transformer(deepest, config.middle_depth, config),
+            _ResBlock(deepest, deepest, config),
         )
-        self.output_blocks = _output_blocks(config, skips)
+        self.model_channels = config.model_channels
+
+    def encoded(self, x: Tensor, timesteps: Tensor, context: Tensor, openings: Openings) -> Encoded:
+        """The skips and the middle for a latent ``x`` (B, C, h, w), in the dtype of the weights.
+
+        Of the openings, those for tokens, channels and input blocks are read; residuals to skips and middle are not.
+        Raises ValueError for a residual to an input block that is not there.
+        """
+        weight = next(self.parameters())
+        hidden = x if openings.extra_channels is None else _joined_to(x, openings.extra_channels)
+        hidden = hidden.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        reading = _Reading.of(context.to(weight), openings)
+        embedding = F.silu(self.time_embed(timestep_embedding(timesteps, self.model_channels).to(weight)))
+        skips: list[Tensor] = []
+        _require_blocks(openings.input_residuals, len(self.input_blocks))
+        for number, block in enumerate(self.input_blocks):
+            hidden = block(hidden, embedding, reading)
+            if number in openings.input_residuals:
+                hidden = hidden + openings.input_residuals[number].to(hidden)
+            skips.append(hidden)
+        return Encoded(skips, self.middle_block(hidden, embedding, reading), embedding, reading)
+
+
+class UNet(Encoder):
+    """The noise predictor.  It holds its weights and nothing else; a call leaves it as it was."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        """Build the layers; on the ``meta`` device no memory is touched."""
+        super().__init__(config)
+        self.config = config
+        self.output_blocks = _output_blocks(config, self.skip_channels)
         self.out = nn.Sequential(
             nn.GroupNorm(config.norm_groups, config.channels[0], eps=1e-5),
             nn.SiLU(inplace=True),
@@ -271,22 +347,13 @@ class UNet(nn.Module):
         openings = openings or Openings()
         if openings.weight_deltas:
             return self._with_deltas(x, timesteps, context, openings)
-        weight = next(self.parameters())
-        hidden = x if openings.extra_channels is None else _joined_to(x, openings.extra_channels)
-        hidden = hidden.to(weight.device, weight.dtype, memory_format=torch.channels_last)
-        reading = _Reading.of(context.to(weight), openings)
-        embedding = F.silu(self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(weight)))
-        skips = []
-        for block in self.input_blocks:
-            hidden = block(hidden, embedding, reading)
-            skips.append(hidden)
-        skips = _with_residuals(skips, openings.skip_residuals)
-        hidden = self.middle_block(hidden, embedding, reading)
+        below = self.encoded(x, timesteps, context, openings)
+        skips, hidden = _with_residuals(below.skips, openings.skip_residuals), below.middle
         if openings.middle_residual is not None:
             hidden = hidden + openings.middle_residual.to(hidden)
         for block in self.output_blocks:
             hidden = torch.cat([hidden, skips.pop()], dim=1)
-            hidden = block(hidden, embedding, reading, skips[-1].shape[2:] if skips else None)
+            hidden = block(hidden, below.embedding, below.reading, skips[-1].shape[2:] if skips else None)
         predicted: Tensor = self.out(hidden)
         return predicted.to(x)
 
@@ -316,6 +383,13 @@ def _joined_to(x: Tensor, extra: Tensor) -> Tensor:
     return torch.cat([x, extra.to(x).expand(len(x), -1, -1, -1)], dim=1)
 
 
+def _require_blocks(residuals: Mapping[int, Tensor], blocks: int) -> None:
+    if any(not 0 <= number < blocks for number in residuals):
+        raise ValueError(
+            f"This UNet has input blocks 0 to {blocks - 1}, but residuals to {sorted(residuals)} were given."
+        )
+
+
 def _with_residuals(skips: list[Tensor], residuals: tuple[Tensor, ...]) -> list[Tensor]:
     if not residuals:
         return skips
@@ -343,7 +417,7 @@ class _Block(nn.ModuleList):
         return x
 
 
-def _input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
+def _input_blocks(config: EncoderConfig) -> tuple[nn.ModuleList, list[int]]:
     """The input blocks, and the channels of the skip that each one leaves."""
     before = config.model_channels
     blocks = [_Block(Conv3x3(config.in_channels, before))]
@@ -373,12 +447,12 @@ def _output_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
     return nn.ModuleList(blocks)
 
 
-def _transformer(width: int, depth: int, config: UNetConfig) -> list[nn.Module]:
+def _transformer(width: int, depth: int, config: EncoderConfig) -> list[nn.Module]:
     return [_SpatialTransformer(width, depth, config)] if depth else []
 
 
 class _ResBlock(nn.Module):
-    def __init__(self, before: int, width: int, config: UNetConfig) -> None:
+    def __init__(self, before: int, width: int, config: EncoderConfig) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
             nn.GroupNorm(config.norm_groups, before, eps=1e-5),
@@ -424,7 +498,7 @@ class _Upsample(nn.Module):
 class _SpatialTransformer(nn.Module):
     """Attention among the places of the latent and to the context.  Places are tokens, (B, h * w, C)."""
 
-    def __init__(self, width: int, depth: int, config: UNetConfig) -> None:
+    def __init__(self, width: int, depth: int, config: EncoderConfig) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(config.norm_groups, width, eps=1e-6)
         self.proj_in = _projection(width, config)
@@ -440,7 +514,7 @@ class _SpatialTransformer(nn.Module):
         return _project(tokens, self.proj_out).transpose(1, 2).view(x.shape) + x  # channels_last, like x
 
 
-def _projection(width: int, config: UNetConfig) -> Linear | nn.Conv2d:
+def _projection(width: int, config: EncoderConfig) -> Linear | nn.Conv2d:
     return Linear(width, width) if config.linear_projection else nn.Conv2d(width, width, 1)
 
 
@@ -450,7 +524,7 @@ def _project(tokens: Tensor, layer: Linear | nn.Conv2d) -> Tensor:
 
 
 class _TransformerBlock(nn.Module):
-    def __init__(self, width: int, config: UNetConfig) -> None:
+    def __init__(self, width: int, config: EncoderConfig) -> None:
         super().__init__()
         heads = config.heads_at(width)
         self.attn1 = _Attention(width, width, heads)
