@@ -1,4 +1,4 @@
-"""picture -> control picture.  A drop-in folder; the first preprocessors come with ControlNet."""
+"""picture -> control picture.  A drop-in folder; conditioning modules and the training of control adapters use it."""
 
 from __future__ import annotations
 
