@@ -10,6 +10,7 @@ maps captions to context, noise of random strength is added and the UNet learns 
     latents.py      items -> latents, computed once and kept
     captions.py     captions -> context, with words dropped
     objective.py    latents, noise and context -> the loss
+    control.py      what ControlNet and T2I-Adapter have in common: a frozen model, a control picture for each picture
     optimisers.py   gradients -> weights: AdamW, Muon; the moving average of weights
     state.py        all of a run on disk, written whole or not at all
     loop.py         the run: steps, checkpoints, samples; pausable, resumable bit for bit
