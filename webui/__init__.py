@@ -20,6 +20,7 @@ The folders read like the data flow; an import points only upwards in this list 
     latents/        latent <-> picture, live previews
     pipeline/       txt2img, img2img, inpaint as functions
     metadata/       request <-> text inside an image file; recipe and verdict
+    training/       pictures with captions -> weights; its kinds/ is a drop-in folder too
     settings.py     read once at start, frozen, handed down
     plugins/        finds built-in parts and extensions, builds the plugin manager
     engine/         the one place with state: jobs, worker process, events, outputs

@@ -81,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     _add_folders(reproduce)
     _add_compute(reproduce)
+    train = _command(commands, "train", _train, "teach a model something")
+    train.add_argument("--config", type=Path, required=True, metavar="FILE", help="the training request as JSON")
+    train.add_argument(
+        "--run", dest="folder", type=Path, required=True, metavar="FOLDER", help="where the run is kept; resumed if begun"
+    )
+    _add_folders(train)
+    _add_compute(train)
     info = _command(commands, "info", _info, "show how a picture was made")
     info.add_argument("file", type=Path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="print everything the file carries as JSON")
@@ -310,6 +317,63 @@ def _print_verdict(path: Path, verdict: Any) -> None:
         print(f"  {reason}")
     if verdict.not_recorded:
         print(f"  Not recorded in the picture: {', '.join(verdict.not_recorded)}.")
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    import signal
+    from threading import Event
+
+    from webui.training.moments import Exported, LeftOut, Phase, Sampled, Saved, Stepped
+    from webui.training.request import TrainingRequest
+    from webui.training.session import Place, teach
+
+    runner = _runner(parsed)
+    request = TrainingRequest.from_dict(json.loads(_read(parsed.config)))
+    place = Place(
+        folder=parsed.folder.resolve(),
+        library=runner.library,
+        kinds=runner.plugins.training_kinds,
+        families=runner.plugins.families,
+        compute=runner.compute,
+        preprocessors=runner.plugins.preprocessors,
+    )
+    stopped = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    wishes = _Wishes(stopped)
+    for moment in teach(request, place, wishes):
+        if isinstance(moment, Stepped) and moment.step % 25 == 0:
+            losses = " ".join(f"{name} {value:.4f}" for name, value in moment.losses.items())
+            print(
+                f"step {moment.step}/{moment.steps} {losses} left {moment.eta_s or 0:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+        elif isinstance(moment, Phase):
+            print(moment.text, file=sys.stderr, flush=True)
+        elif isinstance(moment, LeftOut):
+            for sentence in moment.sentences:
+                print(f"left out: {sentence}", file=sys.stderr)
+        elif isinstance(moment, Sampled | Saved):
+            print(f"{type(moment).__name__.lower()} at step {moment.step}", file=sys.stderr, flush=True)
+        elif isinstance(moment, Exported):
+            print(moment.path)
+    return 0
+
+
+class _Wishes:
+    """What Ctrl+C means to a training: end with a checkpoint."""
+
+    def __init__(self, stopped: Any) -> None:
+        self._stopped = stopped
+
+    def stop(self) -> bool:
+        """See Wishes."""
+        return bool(self._stopped.is_set())
+
+    def pause(self) -> bool:
+        """See Wishes."""
+        return False
 
 
 def _info(parsed: argparse.Namespace) -> int:

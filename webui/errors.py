@@ -58,6 +58,12 @@ class OutputError(WebUIError):
     status = 507
 
 
+class TrainingError(WebUIError):
+    """A training that cannot go on: its loss is no number any more, or nothing is left to learn from."""
+
+    status = 422
+
+
 class ExtensionError(WebUIError):
     """An extension failed; the sentence names the extension, the hook and the file."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from webui.request import GenerationRequest
     from webui.result import Pixels
     from webui.samplers import Sampler
+    from webui.training.kinds import TrainingKind
     from webui.ui.tabs import Tab
 
 PROJECT = "webui"
@@ -70,6 +71,14 @@ class Hooks:
     @hookspec
     def register_preprocessors(self) -> Sequence[Preprocessor]:
         """Return preprocessors, which turn a picture into a control picture when a conditioning module asks for it.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_training_kinds(self) -> Sequence[TrainingKind]:
+        """Return kinds of training: each says which tensors learn, what the loss of a batch is, what file comes out.
 
         Server and worker, once at start.  Raising registers nothing.
         """

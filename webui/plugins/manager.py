@@ -40,11 +40,18 @@ if TYPE_CHECKING:
     from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
     from webui.samplers import Sampler
+    from webui.training.kinds import TrainingKind
     from webui.ui.tabs import Tab
 
 log = logging.getLogger(__name__)
 
-DROP_IN_PACKAGES = ("webui.samplers", "webui.families", "webui.conditioning", "webui.preprocessors")
+DROP_IN_PACKAGES = (
+    "webui.samplers",
+    "webui.families",
+    "webui.conditioning",
+    "webui.preprocessors",
+    "webui.training.kinds",
+)
 BUILT_IN_MODULES = ("webui.diffusion.schedules",)
 TAB_PACKAGE = "webui.ui.tabs"
 """Its tabs, and those of extensions, are wanted in the server process alone."""
@@ -59,6 +66,7 @@ PARTS = {
     "register_model_families": ("name", "detect", "native_size", "build"),
     "register_conditioning_modules": ("name", "options", "prepare"),
     "register_preprocessors": ("name", "run"),
+    "register_training_kinds": ("name", "label", "summary", "folder", "options", "begin"),
     "register_ui_tabs": ("id", "label", "order", "build"),
 }
 """What the things a registration hook returns have; the first is the name that people choose them by."""
@@ -120,6 +128,11 @@ class Plugins:
     def preprocessors(self) -> dict[str, Preprocessor]:
         """Registered preprocessors by name."""
         return self.registered("register_preprocessors")
+
+    @cached_property
+    def training_kinds(self) -> dict[str, TrainingKind]:
+        """Registered kinds of training by name."""
+        return self.registered("register_training_kinds")
 
     @cached_property
     def tabs(self) -> list[Tab]:

@@ -1,4 +1,4 @@
-"""What is to be taught: one frozen record, the same from the page, the API and the command line.  Standard library only.
+"""What is to be taught: one frozen record, the same from page, API and command line.  Standard library only.
 
 If it can change a bit of the trained weights, it is a field here, and so it is in the file that comes out.
 """
@@ -106,7 +106,7 @@ class Noise:
     ``prediction`` "Model" keeps what the base model predicts.  ``min_snr_gamma`` weights the timesteps (Hang et al.
     2023, arXiv:2303.09556), 0 leaves them equal.  ``offset`` adds noise that is the same over a whole channel.
     ``late_share`` of the batch is drawn from the noisier half of the timesteps alone and ``last_share`` from the very
-    last; the rest from all of them.  ``caption_dropout`` of the captions are empty, so that guidance has its other side.
+    last; the rest from all of them.  ``caption_dropout`` of the captions are empty: the other side of guidance.
     """
 
     prediction: str = "Model"

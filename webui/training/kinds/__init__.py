@@ -1,4 +1,4 @@
-"""What can be taught.  A drop-in folder: each file registers a :class:`TrainingKind` through ``register_training_kinds``.
+"""What can be taught.  A drop-in folder: each file registers through ``register_training_kinds``.
 
 A kind turns a request into a :class:`Task`: which tensors learn, what the loss of a batch is, what a sample looks like,
 and what the file that comes out holds.  The loop does everything else and knows no kind.
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from webui.device import Compute
     from webui.families import ModelFamily
     from webui.model import Model
+    from webui.preprocessors import Preprocessor
     from webui.result import Pixels
     from webui.training.data import DataSet
     from webui.training.request import TrainingRequest
@@ -38,6 +39,7 @@ class Materials:
     base: SafetensorsFile
     base_sha256: str
     families: Mapping[str, ModelFamily]
+    preprocessors: Mapping[str, Preprocessor]
     compute: Compute
     cache: Path
     tell: Callable[[str], None]
@@ -56,10 +58,19 @@ class Task(Protocol):
 
     ``trained`` are the tensors that learn, by names that stay the same from run to run; the loop keeps fp32 masters of
     them and writes each step's values back into them (in their own dtype).  A name that begins with ``text.`` takes the
-    text encoder's share of the learning rate.
+    text encoder's share of the learning rate.  ``initial`` are fp32 values that masters begin with where the tensors
+    themselves were rounded to a narrower dtype; it may be empty.
     """
 
-    trained: Mapping[str, nn.Parameter]
+    @property
+    def trained(self) -> Mapping[str, nn.Parameter]:
+        """The tensors that learn."""
+        ...
+
+    @property
+    def initial(self) -> Mapping[str, Tensor]:
+        """Their first values in fp32, where known more exactly."""
+        ...
 
     def loss(self, items: Sequence[int], step: int, random: Generator) -> Mapping[str, Tensor]:
         """The losses of some items of one bucket; ``"loss"`` is what gradients are taken of, others are only shown.
@@ -73,8 +84,8 @@ class Task(Protocol):
         """Pictures (H, W, 3) uint8 that show what has been learnt, with the tensors as they are now."""
         ...
 
-    def weights(self) -> Weights:
-        """What the file holds, with the tensors as they are now."""
+    def weights(self, trained: Mapping[str, Tensor]) -> Weights:
+        """What the file holds.  ``trained`` are the fp32 values of the trained tensors, by their names."""
         ...
 
 
@@ -84,8 +95,8 @@ class TrainingKind:
 
     ``name`` is its word in requests and on the command line ("lora"), ``label`` what people read ("LoRA").
     ``options`` is a frozen dataclass whose fields, types, defaults and docstring make its part of the form and its
-    command-line options.  ``folder`` is the kind of model file that comes out ("lora", "checkpoint", "embedding", …; the
-    library's word).  ``defaults`` are other values for fields of the request ("optimiser.rate": 1e-4).
+    command-line options.  ``folder`` is the kind of model file that comes out, by the library's word ("lora").
+     ``defaults`` are other values for fields of the request ("optimiser.rate": 1e-4).
     ``begin`` makes the task.
     """
 

@@ -1,0 +1,55 @@
+"""captions -> context, with gradients where the text encoder learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from webui.networks.clip import ClipTextEncoder, TokenOverrides
+from webui.prompt.tokenizer import BOS, EOS, Tokenizer
+
+POSITIONS = 77
+WHOLE_ONE_IN = 8
+"""One batch in so many is read at all 77 positions; the others only as far as their longest caption needs."""
+ROUND_TO = 4
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The token ids of every caption, (N, 77) int16-safe, BOS first, EOS to the end; captions are cut at 75 tokens."""
+
+    tokens: Tensor
+
+    @classmethod
+    def of(cls, captions: Sequence[str], tokenizer: Tokenizer) -> Captions:
+        """Tokenise captions; brackets and colons are words here, not weights."""
+        rows = torch.full((len(captions), POSITIONS), EOS, dtype=torch.int32)
+        for row, caption in zip(rows, captions, strict=True):
+            ids = tokenizer.tokenise(caption)[: POSITIONS - 2]
+            row[0] = BOS
+            row[1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.int32)
+        return cls(rows)
+
+    def batch(self, items: Sequence[int], dropout: float, random: Generator) -> Tensor:
+        """Token ids (B, T) of some captions, a ``dropout`` share of them empty.
+
+        T is 77 now and then, else only what the longest caption needs: places after it hold the same padding, and the
+        causal text encoder gives the first T places the same values either way.
+        """
+        tokens = self.tokens[list(items)].long()
+        dropped = torch.rand(len(tokens), generator=random) < dropout
+        tokens[dropped, 1:] = EOS
+        whole = int(torch.randint(WHOLE_ONE_IN, (1,), generator=random)) == 0
+        longest = int((tokens != EOS).sum(dim=1).max()) + 1
+        return tokens if whole else tokens[:, : min(POSITIONS, -(-(longest + ROUND_TO) // ROUND_TO) * ROUND_TO)]
+
+
+def context(
+    encoder: ClipTextEncoder, tokens: Tensor, clip_skip: int = 1, embeddings: TokenOverrides | None = None
+) -> Tensor:
+    """The context (B, T, width) of token ids (B, T)."""
+    encoded: Tensor = encoder(tokens, clip_skip=clip_skip, embeddings=embeddings)
+    return encoded

@@ -1,0 +1,176 @@
+"""A training from its request to the finished file: reads the pictures, loads the base, runs, exports.
+
+Called by the engine's training process and by the command line, which hear its moments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import torch
+
+from webui import families
+from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.library import FOLDERS, Library
+from webui.device import Compute
+from webui.errors import JobCancelled, unknown_name
+from webui.families import ModelFamily, find_family
+from webui.preprocessors import Preprocessor
+from webui.training import state
+from webui.training.data import DataSet, read_data
+from webui.training.export import TrainingRecipe, export
+from webui.training.kinds import Materials, Task, TrainingKind
+from webui.training.loop import Run, Wishes
+from webui.training.moments import Exported, LeftOut, Moment, Phase
+from webui.training.order import Order
+from webui.training.request import TrainingRequest
+
+CHECKED_AT_ONCE = 256
+TELL_S = 0.2
+NEEDS_NO_CAPTIONS = ("vae",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run takes place: its own folder, the models, and what is registered."""
+
+    folder: Path
+    library: Library
+    kinds: Mapping[str, TrainingKind]
+    families: Mapping[str, ModelFamily]
+    compute: Compute
+    preprocessors: Mapping[str, Preprocessor] = field(default_factory=dict)
+
+    @property
+    def cache(self) -> Path:
+        """Where latents are kept, for all runs."""
+        return self.folder.parent / ".cache"
+
+
+def teach(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Moment]:
+    """The moments of a run; one that was stopped goes on when it is taught again in the same folder.
+
+    Raises errors for people: RequestError (settings, pictures), CheckpointError (files), OutputError (disk),
+    TrainingError (the loss is no number any more).
+    """
+    kind, options = kind_of(request, place.kinds)
+    entry = place.library.find(request.checkpoint)
+    file = SafetensorsFile.open(entry.path)
+    yield Phase("reading the pictures")
+    data = read_data(request.data, training_size(request, file, place), captions=kind.name not in NEEDS_NO_CAPTIONS)
+    digest = data.digest
+    checked, sentences = _checked(data, digest, place.cache, wishes)
+    if sentences:
+        yield LeftOut(sentences)
+    if wishes.stop():
+        return
+    yield Phase("loading the model")
+    compute = _compute(request, place.compute)
+    model = families.load(file, place.families, replace(compute, dtype=torch.float32, vae_dtype=torch.float32))
+    base_sha256 = place.library.sha256(entry)
+    told: SimpleQueue[str] = SimpleQueue()
+    materials = Materials(
+        request=request,
+        data=checked,
+        model=model,
+        base=file,
+        base_sha256=base_sha256,
+        families=place.families,
+        preprocessors=place.preprocessors,
+        compute=compute,
+        cache=place.cache,
+        tell=lambda text: _tell(told, text, wishes),
+    )
+    task = yield from _begun(kind, options, materials, told)
+    if task is None:
+        return
+    order = Order.of(checked.items, request.batch_size, request.seed)
+    run = Run(request, task, order, place.folder, state.identity(request, digest, base_sha256), threads=compute.threads)
+    yield Phase("training")
+    yield from run.go(wishes)
+    if not run.is_over:
+        return
+    yield Phase("writing the file")
+    learner = run.learner
+    weights = task.weights(learner.averages or learner.masters)
+    recipe = TrainingRecipe(request, digest, len(checked.items), entry.name, base_sha256, run.step)
+    path = place.library.root / FOLDERS[kind.folder][0] / f"{request.name}.safetensors"
+    yield Exported(export(path, weights, recipe))
+
+
+def kind_of(request: TrainingRequest, kinds: Mapping[str, TrainingKind]) -> tuple[TrainingKind, Any]:
+    """The kind that a request names, and its options record.  Raises RequestError."""
+    if request.kind not in kinds:
+        raise unknown_name("kind of training", request.kind, kinds)
+    kind = kinds[request.kind]
+    known = [entry.name for entry in fields(kind.options)]
+    for name in request.options:
+        if name not in known:
+            raise unknown_name(f"option of {kind.label} training", name, known)
+    return kind, kind.options(**request.options)
+
+
+def training_size(request: TrainingRequest, file: SafetensorsFile, place: Place) -> int:
+    """The side in pixels that pictures are shown at: the request's, else the model's own."""
+    if request.data.size is not None:
+        return request.data.size
+    family = find_family(file.header, place.families)
+    return family.native_size(file.header) if family else 512
+
+
+def _checked(data: DataSet, digest: str, cache: Path, wishes: Wishes) -> tuple[DataSet, tuple[str, ...]]:
+    """The data without pictures that do not decode; what was found out is kept for the next time."""
+    path = cache / f"checked-{digest[:20]}.json"
+    if path.exists():
+        bad = {int(index): str(sentence) for index, sentence in json.loads(path.read_text("utf-8")).items()}
+    else:
+        bad = {}
+        with ThreadPoolExecutor() as threads:
+            for start in range(0, len(data.items), CHECKED_AT_ONCE):
+                if wishes.stop():
+                    return data, data.left_out
+                part = range(start, min(start + CHECKED_AT_ONCE, len(data.items)))
+                bad |= {index: found for index, found in zip(part, threads.map(data.check, part), strict=True) if found}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(bad), "utf-8")
+    checked = data.without(bad) if bad else data
+    return checked, checked.left_out
+
+
+def _compute(request: TrainingRequest, compute: Compute) -> Compute:
+    """Where and in what dtype the networks compute: as the request says, else bf16 where generation would not be fp32.
+
+    fp16 has too little range for gradients without scaling them; bf16 has that of fp32.
+    """
+    wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(request.precision)
+    if wanted is None:
+        wanted = torch.float32 if compute.dtype is torch.float32 else torch.bfloat16
+    return replace(compute, dtype=wanted, vae_dtype=wanted)
+
+
+def _begun(
+    kind: TrainingKind, options: Any, materials: Materials, told: SimpleQueue[str]
+) -> Generator[Moment, None, Task | None]:
+    """Make the task, telling its phases meanwhile; None when it was stopped."""
+    with ThreadPoolExecutor(1) as thread:
+        making = thread.submit(kind.begin, options, materials)
+        while not making.done() or not told.empty():
+            with suppress(Empty):
+                yield Phase(told.get(timeout=TELL_S))
+    try:
+        return making.result()
+    except JobCancelled:
+        return None
+
+
+def _tell(told: SimpleQueue[str], text: str, wishes: Wishes) -> None:
+    if wishes.stop():
+        raise JobCancelled
+    told.put(text)

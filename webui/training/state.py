@@ -1,0 +1,78 @@
+"""All of a run on disk: weights, their averages, the optimiser's state, the step.  Written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from webui.errors import CheckpointError, OutputError
+from webui.training.request import TrainingRequest
+
+FILE_NAME = "state.safetensors"
+NOT_IDENTITY = ("samples", "save_every_s")
+"""Fields of a request that change no weight: a run may go on with others."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run after ``step`` steps."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+
+
+def identity(request: TrainingRequest, data_digest: str, base_sha256: str) -> str:
+    """The digest of all that a run's weights depend on; a state of another run is not gone on with."""
+    plain = {name: value for name, value in request.to_dict().items() if name not in NOT_IDENTITY}
+    text = json.dumps([plain, data_digest, base_sha256], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save(folder: Path, run: str, state: RunState) -> None:
+    """Write the state of run ``run`` (its identity) into its folder.  Raises OutputError (disk full)."""
+    write_tensors(folder / FILE_NAME, state.tensors, {"run": run, "step": str(state.step)})
+
+
+def load(folder: Path, run: str) -> RunState | None:
+    """The state of run ``run`` in its folder, None when there is none yet.
+
+    Raises CheckpointError when it is damaged or of a run with other settings, pictures or another base model.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"The training state {path} is damaged ({error}); delete it to begin anew.") from error
+    if metadata.get("run") != run:
+        raise CheckpointError(
+            f"The training state in {folder} is of a run with other settings, pictures or another base model; "
+            "go on with the same ones, or begin anew in another folder."
+        )
+    return RunState(int(metadata["step"]), tensors)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file so that at every moment the old one or the new one is there.  Raises OutputError."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        safetensors.torch.save_file(contiguous, unfinished, metadata=dict(metadata))
+        with unfinished.open("rb+") as written:
+            os.fsync(written.fileno())
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path.name} cannot be written to {path.parent} ({error}); is the disk full?") from error
