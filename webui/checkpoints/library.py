@@ -26,6 +26,7 @@ FOLDERS = {
     "embedding": ("embeddings", "../embeddings"),
 }
 """Kind of model by sub-folder of the models folder (AUTOMATIC1111 keeps ``embeddings`` beside it)."""
+_SPOKEN = {"lora": "LoRA", "vae": "VAE"}
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 STARTER = "starter"
 """File stem of the embedded model: the default only when no other checkpoint is there."""
@@ -58,12 +59,14 @@ class Library:
     _entries: dict[str, tuple[ModelEntry, ...]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def refresh(self) -> None:
-        """Look at the folder again."""
+    def refresh(self, kind: str | None = None) -> None:
+        """Look at the folder again, or only for the files of one kind."""
         known = self.hashes.known()
-        found = {kind: tuple(self._scan(kind, known)) for kind in FOLDERS}
         with self._lock:
-            self._entries = found
+            scanned = bool(self._entries)
+        found = {each: tuple(self._scan(each, known)) for each in FOLDERS if each == kind or not (kind and scanned)}
+        with self._lock:
+            self._entries = {**self._entries, **found}
 
     def entries(self, kind: str = "checkpoint") -> tuple[ModelEntry, ...]:
         """The files of a kind in name order, as of the last refresh."""
@@ -104,7 +107,7 @@ class Library:
         for entry in entries:
             if Path(entry.name).name.casefold() in keys:
                 return entry
-        raise unknown_name("checkpoint" if kind == "checkpoint" else kind, wanted, (entry.name for entry in entries))
+        raise unknown_name(_SPOKEN.get(kind, kind), wanted, (entry.name for entry in entries))
 
     def knows_sha256(self, sha256: str, kind: str = "checkpoint") -> bool:
         """Whether a file whose SHA-256 begins so was hashed already."""

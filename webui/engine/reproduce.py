@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from webui import device
-from webui.checkpoints.library import ModelEntry
+from webui.checkpoints.library import FOLDERS, ModelEntry
+from webui.conditioning import lora
 from webui.device import Compute
 from webui.engine.executor import Control, Report, Tell
+from webui.engine.extra_files import LORA, Recorded, embedding_entries, short_hashes
 from webui.engine.progress import Clock
 from webui.engine.resolve import read_back, resolve
 from webui.errors import MetadataError, NotFoundError, RequestError, WebUIError
@@ -22,7 +24,7 @@ from webui.metadata.recipe import Recipe
 from webui.metadata.verdict import Outcome, Verdict, compare, differences, plugin_differences
 from webui.model import Model
 from webui.request import GenerationRequest
-from webui.result import Environment, MadePicture, Pixels
+from webui.result import Environment, MadePicture, ModelFile, Pixels
 
 if TYPE_CHECKING:
     from webui.engine.runner import Runner
@@ -38,6 +40,7 @@ NOT_RECORDED = (
     "the digest of the pixels",
 )
 """What a picture that has AUTOMATIC1111's ``parameters`` and no recipe does not tell."""
+_ROLES = {"lora": "LoRA"}
 INTERRUPTED = "It was interrupted."
 FROM_A_PICTURE = "It was made from another picture (Denoising strength is set), which its text does not hold."
 HIRES_FIX = "It was enlarged by AUTOMATIC1111's hires fix, which this version does not do yet."
@@ -65,20 +68,21 @@ class Reproduction:
 
     def _by_recipe(self, recipe: Recipe, expected: Pixels) -> Verdict:
         checkpoint = next(model for model in recipe.models if model.role == "checkpoint")
-        found = {model.sha256: self._by_sha256(model.sha256, model.name) for model in recipe.models}
+        found = {model: self._by_sha256(model.sha256, model.name, model.role) for model in recipe.models}
         if self.control.interrupted.is_set():
             return _cannot_run(INTERRUPTED)
-        entry = found[checkpoint.sha256]
+        entry = found[checkpoint]
         reasons = self._lacking(recipe, found)
         if entry is None or reasons:
             return _cannot_run(*reasons)
         request = replace(recipe.request, checkpoint=entry.name)
+        recorded = {(model.role, model.name): file for model, file in found.items() if file is not None}
         wanted = self._conditions_of(recipe.environment)
         with _threads(wanted.threads, afterwards=self.runner.compute.threads):
             try:
                 model = self._load(entry, wanted)
                 here = self.runner.environment(wanted)
-                made = self._make(request, recipe.index, model)
+                made = self._make(request, recipe.index, model, recorded)
             except WebUIError as error:
                 return _cannot_run(str(error))
         if made is None:
@@ -97,6 +101,7 @@ class Reproduction:
             return _cannot_run(FROM_A_PICTURE)
         back = read_back(parsed, self.runner.plugins)
         entry, reasons = self._model_by_text(parsed.fields)
+        reasons += self._extras_by_text(parsed.fields)
         if self.control.interrupted.is_set():
             return _cannot_run(INTERRUPTED)
         if entry is None:
@@ -115,9 +120,11 @@ class Reproduction:
             reasons.append("Its noise came from a graphics card (RNG: GPU); here noise comes from the CPU generator.")
         return replace(verdict, reasons=(*verdict.reasons, *reasons))
 
-    def _make(self, request: GenerationRequest, index: int, model: Model) -> MadePicture | None:
+    def _make(
+        self, request: GenerationRequest, index: int, model: Model, recorded: Recorded | None = None
+    ) -> MadePicture | None:
         """Picture ``index`` of a request, None when interrupted."""
-        return self.runner.make_one(request, index, model, self.clock, self.tell, self.control)
+        return self.runner.make_one(request, index, model, self.clock, self.tell, self.control, recorded)
 
     def _load(self, entry: ModelEntry, compute: Compute) -> Model:
         if not self.runner.has_loaded(entry, compute):
@@ -127,13 +134,13 @@ class Reproduction:
     def _phase(self, phase: str) -> None:
         self.tell(Report("progress", asdict(self.clock.phase(phase))))
 
-    def _by_sha256(self, sha256: str, name: str) -> ModelEntry | None:
-        """The checkpoint with this SHA-256, or whose SHA-256 begins so: known ones, those of this name, all others."""
-        if len(sha256) < SHORTEST_HASH:
+    def _by_sha256(self, sha256: str, name: str, kind: str = "checkpoint") -> ModelEntry | None:
+        """The file with this SHA-256, or whose SHA-256 begins so: known ones, those of this name, all others."""
+        if len(sha256) < SHORTEST_HASH or kind not in FOLDERS:
             return None
-        if not self.runner.library.knows_sha256(sha256):
+        if not self.runner.library.knows_sha256(sha256, kind):
             self._phase("looking for the model")
-        return self.runner.library.by_sha256(sha256, likely=name, stopped=self.control.interrupted.is_set)
+        return self.runner.library.by_sha256(sha256, kind, likely=name, stopped=self.control.interrupted.is_set)
 
     def _model_by_text(self, fields: Mapping[str, str]) -> tuple[ModelEntry | None, list[str]]:
         """The checkpoint that a picture's plain text names, by hash, else by name; with what there is to say."""
@@ -152,13 +159,34 @@ class Reproduction:
             return found, [f'The text names the model "{name}" without its hash.']
         return found, [f'The model was found by its name "{name}" only; its hash [{short}] is another here.']
 
-    def _lacking(self, recipe: Recipe, found: Mapping[str, ModelEntry | None]) -> tuple[str, ...]:
+    def _extras_by_text(self, fields: Mapping[str, str]) -> list[str]:
+        """What there is to say about the LoRAs and embeddings that a plain text names with their hashes."""
+        library = self.runner.library
+        reasons = []
+        for name, short in short_hashes(fields.get(infotext.LORA_HASHES, "")).items():
+            try:
+                here = lora.a1111_hash(library.find(name, LORA).path)
+            except WebUIError:
+                continue  # the prompt names it, too, and running it tells why it cannot be used
+            if not here.startswith(short):
+                reasons.append(f'The LoRA "{name}" was found by its name only; its hash [{short}] is another here.')
+        entries = {name.casefold(): entry for name, entry in embedding_entries(library).items()}
+        for name, short in short_hashes(fields.get(infotext.EMBEDDING_HASHES, "")).items():
+            entry = entries.get(name.casefold())
+            if entry is None:
+                reasons.append(f'The embedding "{name}" [{short}] is not in the models folder; its word stayed a word.')
+            elif not library.sha256(entry).startswith(short):
+                reasons.append(f'The embedding "{name}" was found by its name; its hash [{short}] is another here.')
+        return reasons
+
+    def _lacking(self, recipe: Recipe, found: Mapping[ModelFile, ModelEntry | None]) -> tuple[str, ...]:
         """Sentences about what is needed to run a recipe and is not here; ``found`` are the models' files."""
         plugins, request = self.runner.plugins, recipe.request
         reasons = [
-            f'The {model.role} "{model.name}" with SHA-256 {model.sha256} is not in the models folder.'
+            f'The {_ROLES.get(model.role, model.role)} "{model.name}" with SHA-256 {model.sha256} '
+            "is not in the models folder."
             for model in recipe.models
-            if found[model.sha256] is None
+            if found[model] is None
         ]
         for digest in recipe.inputs:
             try:

@@ -12,6 +12,7 @@ from webui.errors import RequestError, unknown_name
 from webui.metadata import infotext
 from webui.metadata.infotext import Infotext, ReadBack
 from webui.plugins.manager import Plugins
+from webui.prompt.extra_networks import extract
 from webui.request import GenerationRequest
 from webui.samplers import find_sampler
 
@@ -28,6 +29,8 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
     for use in request.modules:
         if use.name not in plugins.conditioning_modules:
             raise unknown_name("conditioning module", use.name, plugins.conditioning_modules)
+    for tag in extract(request.prompt).loras:
+        library.find(tag.name, "lora")
     eta = request.sampling.eta
     return request.resolved(
         checkpoint=library.find(request.checkpoint).name,

@@ -19,10 +19,12 @@ from webui import __version__, device, families
 from webui.checkpoints.formats import SafetensorsFile
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
-from webui.conditioning import Contribution, Pictures
+from webui.conditioning import Contribution, Pictures, embedding, lora
+from webui.conditioning.lora import Applied, LoraUse
 from webui.device import Compute
 from webui.engine import memory
 from webui.engine.executor import Control, Order, Report, Tell
+from webui.engine.extra_files import EMBEDDING, ExtraFiles, Recorded, extra_files
 from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import Output
 from webui.engine.outputs import OutputFolder
@@ -51,11 +53,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the pictures of a job have in common; ``inputs`` are the digests of all pictures that were read for it."""
+    """What the pictures of a job have in common; ``inputs`` are the digests of all pictures that were read for it.
+
+    The set-up's model is the checkpoint with the LoRAs among ``extras`` merged.
+    """
 
     setup: Setup
     beginning: Beginning | None
     inputs: tuple[str, ...]
+    extras: ExtraFiles
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model with LoRAs merged: of which model and files (``key``), and how each file fitted."""
+
+    key: tuple[Any, ...]
+    model: Model
+    applied: tuple[Applied, ...]
 
 
 @dataclass
@@ -68,6 +83,7 @@ class Runner:
     compute: Compute
     _model: Model | None = None
     _model_key: tuple[Any, ...] = ()
+    _adapted: Adapted | None = None
     _problems_told: int = 0
 
     @classmethod
@@ -142,7 +158,7 @@ class Runner:
         entry = self.library.find(request.checkpoint)
         if not self.has_loaded(entry, self.compute):
             tell(Report("progress", asdict(clock.phase("loading the model"))))
-        prepared = self._prepared(request, self.load(entry, self.compute))
+        prepared = self._prepared(request, self.load(entry, self.compute), tell)
         paths = []
         wanted = [index for index in range(request.pictures) if index not in done]
         for picture in self._pictures(request, prepared, clock, tell, control, wanted):
@@ -158,20 +174,40 @@ class Runner:
         return Reproduction(self, tell, control).run(data)
 
     def make_one(
-        self, request: GenerationRequest, index: int, model: Model, clock: Clock, tell: Tell, control: Control
+        self,
+        request: GenerationRequest,
+        index: int,
+        model: Model,
+        clock: Clock,
+        tell: Tell,
+        control: Control,
+        recorded: Recorded | None = None,
     ) -> MadePicture | None:
-        """Picture ``index`` of a resolved request, None when interrupted."""
-        return next(self._pictures(request, self._prepared(request, model), clock, tell, control, (index,)), None)
+        """Picture ``index`` of a resolved request, None when interrupted.
 
-    def _prepared(self, request: GenerationRequest, model: Model) -> Prepared:
+        ``recorded`` are the files that its prompts name; without them the models folder is asked.
+        """
+        prepared = self._prepared(request, model, tell, recorded)
+        return next(self._pictures(request, prepared, clock, tell, control, (index,)), None)
+
+    def _prepared(
+        self, request: GenerationRequest, model: Model, tell: Tell, recorded: Recorded | None = None
+    ) -> Prepared:
         """What the pictures of a job have in common."""
+        self.library.refresh(EMBEDDING)  # a word is no error, so nothing else would notice a new file
+        extras = extra_files(request, self.library, model.tokenizer, recorded)
+        model, applied = self.adapted(model, extras.loras)
+        for problem in (extras.problem, *(file.problem for file in applied)):
+            if problem:
+                tell(Report("problem", {"sentence": problem}))
         with torch.inference_mode(), self.plugins.blaming():
             sampler = self.plugins.samplers[request.sampling.sampler]
             schedule = self.plugins.schedules[request.sampling.schedule]
             contributions, inputs = self._contributions(request, model)
-            setup = prepare(request, model, sampler, schedule, contributions)
+            embeddings = [embedding.load(use.word, use.path, model) for use in extras.embeddings]
+            setup = prepare(extras.request, model, sampler, schedule, contributions, embeddings)
             beginning = self._beginning(request, model)
-            return Prepared(setup, beginning, tuple(dict.fromkeys((*input_digests(request), *inputs))))
+            return Prepared(setup, beginning, tuple(dict.fromkeys((*input_digests(request), *inputs))), extras)
 
     def _pictures(
         self,
@@ -287,7 +323,7 @@ class Runner:
             if self._model.compute != compute:
                 self._model = replace(self._model, compute=compute)
             return self._model
-        self._model, self._model_key = None, ()
+        self._model, self._model_key, self._adapted = None, (), None
         device.release_memory(compute)
         with self.plugins.blaming():
             model = families.load(SafetensorsFile.open(entry.path), self.plugins.families, compute)
@@ -295,6 +331,22 @@ class Runner:
         self._model_key = key
         memory.give_back()
         return self._model
+
+    def adapted(self, model: Model, loras: Sequence[LoraUse]) -> tuple[Model, tuple[Applied, ...]]:
+        """The loaded model with LoRAs merged, and how each fitted; from memory when the last job merged the same.
+
+        ``model`` itself is never changed.  Raises CheckpointError for a LoRA that does not fit.
+        """
+        if not loras:
+            return model, ()
+        key = (self._model_key, model.sha256, *(use.effect for use in loras))
+        if self._adapted is None or self._adapted.key != key:
+            self._adapted = None  # makes room before the next one is merged
+            device.release_memory(model.compute)
+            self._adapted = Adapted(key, *lora.adapted(model, loras))
+        names = {use.sha256: use.name for use in loras}
+        applied = tuple(replace(file, name=names[file.sha256]) for file in self._adapted.applied)
+        return replace(self._adapted.model, compute=model.compute), applied
 
     def environment(self, compute: Compute) -> Environment:
         """The facts outside a request that can change a bit of its pictures."""
@@ -321,13 +373,13 @@ class Runner:
         recipe = Recipe(
             request=request,
             index=picture.index,
-            models=(ModelFile(role="checkpoint", name=model.name, sha256=model.sha256),),
+            models=(ModelFile(role="checkpoint", name=model.name, sha256=model.sha256), *prepared.extras.used),
             inputs=prepared.inputs,
             environment=self.environment(model.compute),
             plugins=tuple(self.plugins.taking_part(request, model.family)),
             pixels=pixel_digest(picture.pixels),
         )
-        text = self._infotext(picture, request, model)
+        text = self._infotext(picture, request, prepared)
         data = encode_picture(picture.pixels, suffix, {"parameters": text, "recipe": recipe.to_json()})
         if save is not None:
             path = save(data, picture, kind)
@@ -347,7 +399,8 @@ class Runner:
         )
         return output, path
 
-    def _infotext(self, picture: MadePicture, request: GenerationRequest, model: Model) -> str:
+    def _infotext(self, picture: MadePicture, request: GenerationRequest, prepared: Prepared) -> str:
+        model = prepared.setup.model
         extra = {**picture.infotext_extra, **self.plugins.pairs("write_infotext", request=request)}
         facts = infotext.InfotextFacts(
             model_name=model.name,
@@ -355,6 +408,8 @@ class Runner:
             schedule_label=schedule_label(request, self.plugins),
             default_eta=self.plugins.samplers[request.sampling.sampler].default_eta,
             seed=picture.seed,
+            lora_hashes=prepared.extras.lora_hashes,
+            embedding_hashes=prepared.extras.embedding_hashes,
             extra=extra,
         )
         return infotext.write(request, facts)

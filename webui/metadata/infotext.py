@@ -37,6 +37,8 @@ from webui.request import (
 NEGATIVE = "Negative prompt:"
 PROMPT_VERBATIM = "Prompt verbatim"
 NEGATIVE_VERBATIM = "Negative prompt verbatim"
+LORA_HASHES = "Lora hashes"
+EMBEDDING_HASHES = "TI hashes"
 SHORT_HASH = 10
 """Digits of a model's SHA-256 that the text holds."""
 FEWEST_PAIRS = 3
@@ -57,8 +59,9 @@ class InfotextFacts:
     """What the text says beside the request.
 
     ``model_hash`` is the full SHA-256; ``schedule_label`` what stands as schedule type; ``seed`` that of this picture.
-    ``default_eta`` is the sampler's own (None: it takes none); another eta than that is written.  ``extra`` are pairs
-    from hooks.
+    ``default_eta`` is the sampler's own (None: it takes none); another eta than that is written.  ``lora_hashes`` and
+    ``embedding_hashes`` are the short hashes of the files that the prompts name, by name.  ``extra`` are pairs from
+    hooks.
     """
 
     model_name: str
@@ -67,6 +70,8 @@ class InfotextFacts:
     seed: int
     version: str = __version__
     default_eta: float | None = None
+    lora_hashes: Mapping[str, str] = field(default_factory=dict)
+    embedding_hashes: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -115,6 +120,9 @@ def _pairs_of(request: GenerationRequest, facts: InfotextFacts) -> dict[str, str
     pairs["RNG"] = "CPU"
     if start and start.mask:
         pairs |= _mask_pairs(start.mask)
+    for key, hashes in ((LORA_HASHES, facts.lora_hashes), (EMBEDDING_HASHES, facts.embedding_hashes)):
+        if hashes:
+            pairs[key] = ", ".join(f"{re.sub('[:,]', '', name)}: {short}" for name, short in hashes.items())
     if sampling.eta is not None and facts.default_eta is not None and sampling.eta != facts.default_eta:
         # AUTOMATIC1111 has one eta for the samplers that add no noise by default and one for the ancestral ones.
         pairs["Eta" if facts.default_eta else "Eta DDIM"] = str(float(sampling.eta))
@@ -245,7 +253,8 @@ def to_request(
     reader.take_pair("Clip skip", lambda request, text: replace(request, clip_skip=int(text)))
     _read_checkpoint(reader)
     start = _read_start(reader)
-    reader.fields.pop("Version", None)
+    for told in ("Version", LORA_HASHES, EMBEDDING_HASHES):  # the prompt names the files, by tag and by word
+        reader.fields.pop(told, None)
     if reader.fields.get("RNG") == "CPU":
         del reader.fields["RNG"]
     unmapped = (*reader.refused, *(_shown(key, value) for key, value in reader.fields.items()))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from webui.conditioning import Contribution, text
+from webui.conditioning.embedding import Embedding
 from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Predict
 from webui.diffusion.noise import ImageNoise
 from webui.diffusion.schedules import Schedule
@@ -41,14 +42,18 @@ def prepare(
     sampler: Sampler,
     schedule: Schedule,
     contributions: Sequence[Contribution] = (),
+    embeddings: Sequence[Embedding] = (),
 ) -> Setup:
-    """Encode the prompts of a resolved request, once for all its pictures."""
+    """Encode the prompts of a resolved request, once for all its pictures.
+
+    Its prompt has no network tags any more; words of ``embeddings`` in either prompt become their vectors.
+    """
     return Setup(
         model=model,
         sampler=sampler,
         schedule=schedule,
-        cond=text.encode(request.prompt, model, request.clip_skip),
-        uncond=text.encode(request.negative_prompt, model, request.clip_skip),
+        cond=text.encode(request.prompt, model, request.clip_skip, embeddings),
+        uncond=text.encode(request.negative_prompt, model, request.clip_skip, embeddings),
         contributions=tuple(contributions),
     )
 

@@ -1,14 +1,19 @@
 """weighted pieces -> chunks of 77 tokens, as many as the prompt needs.
 
 A chunk is BOS, 75 tokens, EOS; what is left of the 75 is filled with EOS.  The rules are those of AUTOMATIC1111
-(``modules/sd_hijack_clip.py``, ``tokenize_line``, ``comma_padding_backtrack`` 20).  Called by ``conditioning`` for the
-network and by the page for the token counter.
+(``modules/sd_hijack_clip.py``, ``tokenize_line``, ``comma_padding_backtrack`` 20), except that an embedding which moves
+behind a comma takes its vectors along.  Called by ``conditioning`` for the network and by the page for the token
+counter.
 """
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from webui.prompt.extra_networks import extract
 from webui.prompt.syntax import BREAK, parse_attention
 from webui.prompt.tokenizer import BOS, COMMA, EOS, Tokenizer
 
@@ -18,12 +23,36 @@ COMMA_REACH = 20
 """A chunk that runs over within so many tokens after a comma ends at the comma instead."""
 
 
+PLACEHOLDER = 0
+"""The token that stands where an embedding's vectors go."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """An embedding's name as the tokens that a prompt spells it with, and how many vectors take their place."""
+
+    name: str
+    tokens: tuple[int, ...]
+    vectors: int
+
+
+class Placed(NamedTuple):
+    """An embedding in a chunk: the place of its first vector among the 77, and its name."""
+
+    position: int
+    name: str
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """What the text encoder reads at once: 77 token ids and the weight of each, 1 for BOS, EOS and padding."""
+    """What the text encoder reads at once: 77 token ids and the weight of each, 1 for BOS, EOS and padding.
+
+    ``placed`` are the embeddings; their tokens are placeholders.
+    """
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
+    placed: tuple[Placed, ...] = ()
 
 
 @dataclass
@@ -33,6 +62,7 @@ class _Filling:
     chunks: list[Chunk] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    placed: list[Placed] = field(default_factory=list)
     comma: int | None = None
     used: int = 0
 
@@ -40,22 +70,26 @@ class _Filling:
     def is_full(self) -> bool:
         return len(self.tokens) == CHUNK_TOKENS
 
-    def add(self, token: int, weight: float) -> None:
+    def add(self, token: int, weight: float, word: Word | None = None) -> None:
+        """Add a token, or the word that begins with it."""
         if token == COMMA:
             self.comma = len(self.tokens)
         elif self.is_full and self.comma is not None and CHUNK_TOKENS - self.comma <= COMMA_REACH:
             self._move_behind_comma(self.comma + 1)
-        if self.is_full:
+        if len(self.tokens) + (word.vectors if word else 1) > CHUNK_TOKENS:
             self.close()
-        self.tokens.append(token)
-        self.weights.append(weight)
+        if word:
+            self.placed.append(Placed(len(self.tokens) + 1, word.name))
+        added = [PLACEHOLDER] * word.vectors if word else [token]
+        self.tokens += added
+        self.weights += [weight] * len(added)
 
     def close(self) -> None:
         missing = CHUNK_TOKENS - len(self.tokens)
-        self.chunks.append(
-            Chunk((BOS, *self.tokens, *[EOS] * (missing + 1)), (1.0, *self.weights, *[1.0] * (missing + 1)))
-        )
-        self.tokens, self.weights, self.comma = [], [], None
+        tokens = (BOS, *self.tokens, *[EOS] * (missing + 1))
+        weights = (1.0, *self.weights, *[1.0] * (missing + 1))
+        self.chunks.append(Chunk(tokens, weights, tuple(self.placed)))
+        self.tokens, self.weights, self.placed, self.comma = [], [], [], None
         self.used += CHUNK_TOKENS
 
     def finish(self) -> None:
@@ -67,32 +101,74 @@ class _Filling:
 
     def _move_behind_comma(self, start: int) -> None:
         tokens, weights = self.tokens[start:], self.weights[start:]
+        placed = [Placed(place - start, name) for place, name in self.placed if place > start]
         del self.tokens[start:], self.weights[start:]
+        self.placed = [place for place in self.placed if place.position <= start]
         self.close()
-        self.tokens, self.weights = tokens, weights
+        self.tokens, self.weights, self.placed = tokens, weights, placed
 
 
-def _fill(text: str, tokenizer: Tokenizer) -> _Filling:
+def _fill(text: str, tokenizer: Tokenizer, words: Sequence[Word]) -> _Filling:
     filling = _Filling()
+    by_token = _by_first_token(words)
     for piece in parse_attention(text):
         if piece == BREAK:
             filling.close()
             continue
-        for token in tokenizer.tokenise(piece.text):
-            filling.add(token, piece.weight)
+        for token, word in _spelled(tokenizer.tokenise(piece.text), by_token):
+            filling.add(token, piece.weight, word)
     filling.finish()
     return filling
 
 
-def chunks(text: str, tokenizer: Tokenizer) -> list[Chunk]:
-    """The prompt as chunks; at least one, which is only padding for an empty prompt."""
-    return _fill(text, tokenizer).chunks
+def _by_first_token(words: Iterable[Word]) -> dict[int, list[Word]]:
+    """The words that begin with a token, the longest first."""
+    found: dict[int, list[Word]] = {}
+    for word in sorted(words, key=lambda word: -len(word.tokens)):
+        if word.tokens:
+            found.setdefault(word.tokens[0], []).append(word)
+    return found
 
 
-def count_tokens(text: str, tokenizer: Tokenizer) -> tuple[int, int]:
+def _spelled(tokens: list[int], words: dict[int, list[Word]]) -> Iterator[tuple[int, Word | None]]:
+    """Tokens one by one; where one begins a word, the word stands for all of its tokens."""
+    position = 0
+    while position < len(tokens):
+        token = tokens[position]
+        candidates = words.get(token, ())
+        here = (word for word in candidates if tuple(tokens[position : position + len(word.tokens)]) == word.tokens)
+        word = next(here, None)
+        yield token, word
+        position += len(word.tokens) if word else 1
+
+
+def chunks(text: str, tokenizer: Tokenizer, words: Sequence[Word] = ()) -> list[Chunk]:
+    """The prompt as chunks; at least one, which is only padding for an empty prompt.
+
+    Where the text spells one of ``words`` (the longest that fits), that many placeholders stand, never in two chunks.
+    """
+    return _fill(text, tokenizer, words).chunks
+
+
+def words_in(text: str, tokenizer: Tokenizer, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that the text spells, in its order, upper and lower case alike; time is mostly per match."""
+    pieces = [piece.text for piece in parse_attention(text)]
+    plain = [_plain(piece) for piece in pieces]
+    near = [name for name in names if any(_plain(name) in piece for piece in plain)]
+    by_token = _by_first_token(Word(name, tuple(tokenizer.tokenise(name)), 1) for name in near)
+    found = (word.name for piece in pieces for _, word in _spelled(tokenizer.tokenise(piece), by_token) if word)
+    return list(dict.fromkeys(found))
+
+
+def _plain(text: str) -> str:
+    """What texts of equal tokens have in common."""
+    return "".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def count_tokens(text: str, tokenizer: Tokenizer, words: Sequence[Word] = ()) -> tuple[int, int]:
     """Tokens used, and how many fit before another chunk is needed: 75, 150, ...
 
-    As AUTOMATIC1111's counter: chunks ended early by BREAK or at a comma count as 75.
+    As AUTOMATIC1111's counter: chunks ended early by BREAK or at a comma count as 75, and ``<lora:...>`` tags as 0.
     """
-    used = _fill(text, tokenizer).used
+    used = _fill(extract(text).text, tokenizer, words).used
     return used, max(1, -(-used // CHUNK_TOKENS)) * CHUNK_TOKENS

@@ -1,0 +1,180 @@
+"""Jobs whose prompts name a LoRA or an embedding: what the picture shows, records, and how it is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_model import TEXT, UNET, tiny_request
+
+from webui.conditioning.lora import a1111_hash
+from webui.engine.engine import Engine
+from webui.engine.executor import Control, Report
+from webui.engine.runner import Runner
+from webui.errors import CheckpointError, RequestError
+from webui.images.pixels import read_pixels
+from webui.metadata.files import encode_picture, read_picture_texts
+from webui.metadata.verdict import Outcome
+from webui.networks.clip import ClipTextEncoder
+from webui.networks.lora import lora_targets
+from webui.networks.unet import UNet
+from webui.settings import Settings
+
+
+def write_lora(path: Path, seed: int = 0, strange: int = 0) -> Path:
+    with torch.device("meta"):
+        targets = lora_targets(UNet(UNET), ClipTextEncoder(TEXT), convolutions=True)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {f"lora_te2_strange_{index}.alpha": torch.tensor(1.0) for index in range(strange)}
+    for name, target in targets.items():
+        tensors[f"{name}.lora_down.weight"] = torch.randn(2, *target.shape[1:], generator=generator) * 0.2
+        tensors[f"{name}.lora_up.weight"] = torch.randn(target.shape[0], 2, generator=generator) * 0.2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+    return path
+
+
+def write_embedding(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"emb_params": torch.randn(3, TEXT.width, generator=torch.Generator().manual_seed(9))}, path)
+    return path
+
+
+@pytest.fixture
+def ink(settings: Settings) -> Path:
+    return write_lora(settings.models_dir / "Lora" / "drawn" / "ink.safetensors")
+
+
+@pytest.fixture
+def blot(settings: Settings) -> Path:
+    return write_embedding(settings.models_dir.parent / "embeddings" / "Blot.safetensors")
+
+
+def make(runner: Runner, prompt: str, told: list[Report] | None = None, **changes: object) -> bytes:
+    tell = (lambda report: None) if told is None else told.append
+    (path,) = runner.generate(tiny_request(prompt=prompt, **changes), tell, Control())
+    return path.read_bytes()
+
+
+def pixels(data: bytes) -> bytes:
+    return read_pixels(data).tobytes()
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_lora_changes_the_picture_and_leaves_the_model(runner: Runner, ink: Path) -> None:
+    plain = pixels(make(runner, "a red square"))
+    strong = pixels(make(runner, "a red square<lora:ink:1>"))
+    assert strong != plain
+    assert pixels(make(runner, "a red square<lora:ink:0>")) == plain
+    assert pixels(make(runner, "a red square<lora:drawn/ink:0.5><lyco:ink:0.5>")) == strong
+    assert pixels(make(runner, "a red square<lora:ink:0:1>")) not in (plain, strong)
+    assert pixels(make(runner, "a red square")) == plain
+
+
+def test_the_merged_model_is_kept_until_the_set_or_the_base_changes(runner: Runner, ink: Path) -> None:
+    write_lora(ink.with_name("chalk.safetensors"), seed=1)
+    make(runner, "<lora:ink:0.5><lora:chalk:0.3>")
+    kept = runner._adapted
+    make(runner, "another <lora:chalk:0.3> prompt <lora:ink:0.5>")
+    assert runner._adapted is kept and kept is not None
+    make(runner, "<lora:ink:0.6>")
+    assert runner._adapted is not kept and runner._adapted is not None
+    runner.library.refresh()
+    runner._model_key = ()  # as if another checkpoint had been loaded
+    runner.load(runner.library.default_checkpoint(), runner.compute)
+    assert runner._adapted is None
+
+
+def test_the_picture_tells_its_files(runner: Runner, ink: Path, blot: Path) -> None:
+    data = make(runner, "a red <lora:ink:0.8> square", negative_prompt="blot")
+    texts = read_picture_texts(data)
+    assert texts["parameters"].startswith("a red <lora:ink:0.8> square\nNegative prompt: blot\n")
+    assert f'Lora hashes: "ink: {a1111_hash(ink)[:12]}"' in texts["parameters"]
+    assert f'TI hashes: "Blot: {sha256(blot)[:12]}"' in texts["parameters"]
+    assert json.loads(texts["recipe"])["models"][1:] == [
+        {"role": "lora", "name": "ink", "sha256": sha256(ink)},
+        {"role": "embedding", "name": "Blot", "sha256": sha256(blot)},
+    ]
+
+
+def test_an_embedding_changes_the_picture_wherever_it_is_kept(runner: Runner, settings: Settings) -> None:
+    plain = pixels(make(runner, "a blot"))
+    beside = write_embedding(settings.models_dir.parent / "embeddings" / "blot.safetensors")
+    changed = pixels(make(runner, "a BLOT"))
+    assert changed != plain
+    inside = settings.models_dir / "embeddings" / "blot.safetensors"
+    inside.parent.mkdir()
+    beside.rename(inside)
+    assert pixels(make(runner, "a blot")) == changed
+
+
+def test_pictures_are_made_again_bit_for_bit_also_after_renaming(
+    runner: Runner, settings: Settings, ink: Path, blot: Path
+) -> None:
+    data = make(runner, "a blot <lora:ink:0.8:0.4>", seed=None)
+    verdict = runner.reproduce(data, lambda report: None, Control())
+    assert verdict.outcome is Outcome.BIT_EXACT and verdict.reasons == ()
+    ink.rename(ink.with_name("renamed.safetensors"))
+    blot.rename(blot.with_name("other.safetensors"))
+    write_lora(ink, seed=5)  # the name now means another file
+    assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
+
+
+def test_an_embedding_that_came_later_does_not_take_part(runner: Runner, settings: Settings) -> None:
+    data = make(runner, "a blot")
+    write_embedding(settings.models_dir / "embeddings" / "blot.safetensors")
+    assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
+
+
+@pytest.mark.parametrize("missing", ["ink", "blot"])
+def test_a_missing_file_is_named(runner: Runner, ink: Path, blot: Path, missing: str) -> None:
+    data = make(runner, "a blot <lora:ink:0.8>")
+    path = {"ink": ink, "blot": blot}[missing]
+    digest = sha256(path)
+    path.unlink()
+    verdict = runner.reproduce(data, lambda report: None, Control())
+    kind = {"ink": 'LoRA "ink"', "blot": 'embedding "Blot"'}[missing]
+    assert verdict.outcome is Outcome.CANNOT_RUN
+    assert verdict.reasons == (f"The {kind} with SHA-256 {digest} is not in the models folder.",)
+
+
+def test_a_plain_text_finds_its_files_by_name_and_tells_other_bytes(runner: Runner, ink: Path, blot: Path) -> None:
+    data = make(runner, "a blot <lora:ink:0.8>")
+    text = encode_picture(read_pixels(data), ".png", {"parameters": read_picture_texts(data)["parameters"]})
+    verdict = runner.reproduce(text, lambda report: None, Control())
+    assert verdict.outcome is Outcome.BIT_EXACT and verdict.reasons == ()
+    write_lora(ink, seed=5)
+    blot.unlink()
+    verdict = runner.reproduce(text, lambda report: None, Control())
+    assert any('LoRA "ink" was found by its name only' in reason for reason in verdict.reasons)
+    assert any('embedding "Blot"' in reason and "not in the models folder" in reason for reason in verdict.reasons)
+    ink.unlink()
+    verdict = runner.reproduce(text, lambda report: None, Control())
+    assert verdict.outcome is Outcome.CANNOT_RUN and any('no LoRA named "ink"' in reason for reason in verdict.reasons)
+
+
+def test_unknown_names_are_refused_when_the_job_is_made(engine: Engine, ink: Path) -> None:
+    with pytest.raises(RequestError, match=r'There is no LoRA named "inc"; did you mean "drawn/ink"|Known: drawn/ink'):
+        engine.submit(tiny_request(prompt="<lora:inc:0.8>"))
+
+
+def test_what_has_no_effect_is_told_or_refused(runner: Runner, settings: Settings) -> None:
+    write_lora(settings.models_dir / "LyCORIS" / "part.safetensors", strange=3)
+    told: list[Report] = []
+    for _ in range(2):  # the second time from memory
+        told.clear()
+        make(runner, "a <lora:part> <hypernet:x:1> square", told)
+        problems = [report.data["sentence"] for report in told if report.kind == "problem"]
+        assert any('Of the LoRA "part"' in problem and "3 are not known here" in problem for problem in problems)
+        assert any("<hypernet:x:1>" in problem for problem in problems)
+    save_file({"x": torch.ones(1)}, settings.models_dir / "LyCORIS" / "none.safetensors")
+    runner.library.refresh()
+    with pytest.raises(CheckpointError, match="changes nothing in the model tiny"):
+        make(runner, "a <lora:none> square")

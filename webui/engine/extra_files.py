@@ -1,0 +1,122 @@
+"""The files that a prompt names: LoRAs by tag, embeddings by word.  Torch-free; called by the runner for each job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from webui.checkpoints.library import Library, ModelEntry
+from webui.conditioning import embedding, lora
+from webui.conditioning.lora import LoraUse
+from webui.prompt.chunks import Word
+from webui.prompt.extra_networks import LoraTag, extract
+from webui.prompt.tokenizer import Tokenizer
+from webui.request import GenerationRequest
+from webui.result import ModelFile
+
+LORA = "lora"
+EMBEDDING = "embedding"
+A1111_DIGITS = 12
+"""Digits of a LoRA's or embedding's hash that AUTOMATIC1111 writes."""
+
+Recorded = Mapping[tuple[str, str], ModelEntry]
+"""The files of a picture that is made again, by role and by the name that its prompt uses."""
+
+
+@dataclass(frozen=True)
+class EmbeddingUse:
+    """An embedding that a prompt spells."""
+
+    word: Word
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ExtraFiles:
+    """What a request's prompts name beside the checkpoint.  ``loras`` holds each file once, its weights added up.
+
+    ``request`` is the request with the tags taken out of its prompt, ``ignored`` the tags of kinds that nobody reads.
+    ``names`` are the LoRAs' files by every name that the prompt uses.
+    """
+
+    request: GenerationRequest
+    loras: tuple[LoraUse, ...] = ()
+    embeddings: tuple[EmbeddingUse, ...] = ()
+    ignored: tuple[str, ...] = ()
+    names: tuple[LoraUse, ...] = ()
+
+    @property
+    def used(self) -> tuple[ModelFile, ...]:
+        """The files for the recipe, by the names that the prompt uses."""
+        loras = (ModelFile(role=LORA, name=use.name, sha256=use.sha256) for use in self.names)
+        words = (ModelFile(role=EMBEDDING, name=use.word.name, sha256=use.sha256) for use in self.embeddings)
+        return tuple(dict.fromkeys((*loras, *words)))
+
+    @cached_property
+    def lora_hashes(self) -> dict[str, str]:
+        """AUTOMATIC1111's short hash of each LoRA by name.  Reads the files, once."""
+        return {use.name: lora.a1111_hash(use.path)[:A1111_DIGITS] for use in self.names}
+
+    @property
+    def embedding_hashes(self) -> dict[str, str]:
+        """AUTOMATIC1111's short hash of each embedding by name."""
+        return {use.word.name: use.sha256[:A1111_DIGITS] for use in self.embeddings}
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence about tags that mean nothing here."""
+        if not self.ignored:
+            return None
+        return (
+            f"The prompt's {', '.join(self.ignored[:3])} was taken out without effect: only <lora:name> is known here."
+        )
+
+
+def extra_files(
+    request: GenerationRequest, library: Library, tokenizer: Tokenizer, recorded: Recorded | None = None
+) -> ExtraFiles:
+    """The files that a request's prompts name, in the models folder or, where given, among those ``recorded``.
+
+    Raises RequestError for a LoRA that is not there, CheckpointError for an embedding that cannot be read.
+    """
+    extracted = extract(request.prompt)
+    plain = replace(request, prompt=extracted.text)
+    entries = embedding_entries(library) if recorded is None else _of_role(recorded, EMBEDDING)
+    texts = (plain.prompt, plain.negative_prompt)
+    words = embedding.words(texts, tokenizer, {name: entry.path for name, entry in entries.items()})
+    uses = [_lora_use(tag, library, recorded) for tag in extracted.loras]
+    return ExtraFiles(
+        request=plain,
+        loras=lora.combined(uses),
+        embeddings=tuple(
+            EmbeddingUse(word, entries[word.name].path, library.sha256(entries[word.name])) for word in words
+        ),
+        ignored=extracted.others,
+        names=tuple({use.name: use for use in uses}.values()),
+    )
+
+
+def embedding_entries(library: Library) -> dict[str, ModelEntry]:
+    """The embedding files by their word, the file's name without folder and suffix; of two of a name the first."""
+    entries: dict[str, ModelEntry] = {}
+    for entry in library.entries(EMBEDDING):
+        entries.setdefault(Path(entry.name).name, entry)
+    return entries
+
+
+def short_hashes(text: str) -> dict[str, str]:
+    """The names and hashes in the value of "Lora hashes" or "TI hashes"."""
+    pairs: Sequence[tuple[str, str, str]] = [part.rpartition(":") for part in text.split(",")]
+    return {name.strip(): short.strip() for name, _, short in pairs if name.strip() and short.strip()}
+
+
+def _of_role(recorded: Recorded, role: str) -> dict[str, ModelEntry]:
+    return {name: entry for (kind, name), entry in recorded.items() if kind == role}
+
+
+def _lora_use(tag: LoraTag, library: Library, recorded: Recorded | None) -> LoraUse:
+    entry = (recorded or {}).get((LORA, tag.name)) or library.find(tag.name, LORA)
+    return LoraUse(tag.name, entry.path, library.sha256(entry), tag.text_weight, tag.unet_weight, tag.ranks)

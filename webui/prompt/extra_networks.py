@@ -1,0 +1,81 @@
+"""Tags in a prompt that name networks, ``<lora:name:0.8>``, and the prompt without them.
+
+Rules of AUTOMATIC1111 ``modules/extra_networks.py`` and ``extensions-builtin/Lora/extra_networks_lora.py``: a tag is
+``<word:arguments>``, arguments are divided by colons, ``te=``, ``unet=`` and ``dyn=`` may be named, the rest counts by
+place.  ``lyco`` is another word for ``lora``.  A LoRA's tag without a name, or with an argument that is no number,
+stays text.  Called by the engine for the prompt, never the negative one, and by the token counter.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+_TAG = re.compile(r"<(\w+):([^>]+)>")
+_LORA_WORDS = ("lora", "lyco")
+
+
+@dataclass(frozen=True)
+class LoraTag:
+    """``<lora:name:text_weight:unet_weight:ranks>``; ``ranks`` keeps only the first so many of every pair."""
+
+    name: str
+    text_weight: float = 1.0
+    unet_weight: float = 1.0
+    ranks: int | None = None
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A prompt without its tags, the LoRA tags in their order, and tags of other words, whole, in theirs."""
+
+    text: str
+    loras: tuple[LoraTag, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+def extract(prompt: str) -> Extracted:
+    """Take the tags out of a prompt.  Linear time, never fails.
+
+    >>> extract("a cat <lora:ink:0.8> in rain").loras
+    (LoraTag(name='ink', text_weight=0.8, unet_weight=0.8, ranks=None),)
+    """
+    loras: list[LoraTag] = []
+    others: list[str] = []
+
+    def take(found: re.Match[str]) -> str:
+        if found[1] not in _LORA_WORDS:
+            others.append(found[0])
+            return ""
+        tag = _lora(found[2].split(":"))
+        if tag is None:
+            return found[0]
+        loras.append(tag)
+        return ""
+
+    end = prompt.rfind(">") + 1  # behind it no tag ends, and each "<a:" would be followed to the end of the text
+    text = _TAG.sub(take, prompt[:end]) + prompt[end:]
+    return Extracted(text, tuple(loras), tuple(others))
+
+
+def _lora(items: list[str]) -> LoraTag | None:
+    """The tag with these arguments, None when they mean none."""
+    named = dict(item.split("=") for item in items if item.count("=") == 1)
+    name, *places = [item for item in items if item.count("=") != 1] or [""]
+    te, unet, dyn = (*places[:3], None, None, None)[:3]
+    try:
+        text_weight = _weight(named.get("te", te), 1.0)
+        unet_weight = _weight(named.get("unet", unet), text_weight)
+        ranks = named.get("dyn", dyn)
+        kept = None if ranks is None else int(ranks)
+    except ValueError:
+        return None
+    return LoraTag(name, text_weight, unet_weight, kept) if name and (kept is None or kept > 0) else None
+
+
+def _weight(text: str | None, default: float) -> float:
+    weight = default if text is None else float(text)
+    if not math.isfinite(weight):
+        raise ValueError(text)
+    return weight
