@@ -1,8 +1,8 @@
 """The CLIP image encoder: a picture -> one vector that can be compared with a caption's.
 
-The vision transformer of Radford et al. 2021 (arXiv:2103.00020, section 2.4; Dosovitskiy et al. 2020, arXiv:2010.11929)
-with the parameter names of huggingface/transformers ``models/clip/modeling_clip.py``, ``CLIPVisionModelWithProjection``.
-Called by ``training`` (the kind "clip") and by what scores pictures against captions.
+The vision transformer of Radford et al. 2021 (arXiv:2103.00020, section 2.4) with the parameter names of
+huggingface/transformers ``models/clip/modeling_clip.py`` (CLIPVisionModelWithProjection).  Called by ``training`` (the
+kind "clip") and by what scores pictures against captions.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class ClipImageConfig:
         if width % heads:
             raise CheckpointError(f"An image encoder {width} channels wide cannot have {heads} heads.")
         if not side or side * side != positions - 1:
-            raise CheckpointError(f"An image encoder has one position and a square of them; this one has {positions}.")
+            raise CheckpointError(
+                f"An image encoder needs one position more than a square number; this one has {positions}."
+            )
         return cls(width, layers, heads, mlp_width, side * patch, patch, projection)
 
 
