@@ -10,10 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny_model import tiny_checkpoint  # noqa: F401 - a fixture
 
 from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.keys import compare
+from webui.checkpoints.library import Library
 from webui.device import choose
 from webui.errors import RequestError
 from webui.families.sd15 import StableDiffusion1
@@ -25,7 +28,9 @@ from webui.training.data import read_data
 from webui.training.export import TrainingRecipe, export
 from webui.training.kinds import Materials, TrainingKind, controlnet, t2i_adapter
 from webui.training.loop import generator
+from webui.training.moments import Moment, Stepped
 from webui.training.request import Data, Noise, Samples, TrainingRequest
+from webui.training.session import Place, teach
 
 KINDS = [controlnet.register_training_kinds()[0], t2i_adapter.register_training_kinds()[0]]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -234,3 +239,61 @@ def test_half_precision_trains_near_fp32(kind: TrainingKind, begin: Begin) -> No
     assert half.initial.keys() == half.trained.keys()
     with torch.no_grad():
         assert abs(loss(half) / loss(exact) - 1) < 0.1
+
+
+class StopAt:
+    """Wishes that end a run after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.is_over = False
+
+    def stop(self) -> bool:
+        return self.is_over
+
+    def pause(self) -> bool:
+        return False
+
+    def hear(self, moment: Moment) -> None:
+        self.is_over = isinstance(moment, Stepped) and moment.step == self.step
+
+
+@each_kind
+def test_a_run_stopped_and_resumed_learns_the_same(
+    kind: TrainingKind,
+    pictures: Path,
+    tiny_checkpoint: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    request = TrainingRequest(
+        kind=kind.name,
+        name="edges",
+        data=Data(folder=str(pictures / "pictures"), size=64, flip=True),
+        steps=4,
+        batch_size=2,
+        precision="fp32",
+        options={"preprocessor": "canny"},
+    )
+    written = []
+    for name, ends in (("whole", [4]), ("stopped", [2, 4])):
+        models = tmp_path / name / "models"
+        (models / "Stable-diffusion").mkdir(parents=True)
+        (models / "Stable-diffusion" / tiny_checkpoint.name).hardlink_to(tiny_checkpoint)
+        place = Place(
+            folder=tmp_path / name / "run",
+            library=Library(models, HashCache(tmp_path / name / "hashes.sqlite3")),
+            kinds={kind.name: kind},
+            families={StableDiffusion1().name: StableDiffusion1()},
+            compute=choose("cpu", "fp32", 1),
+            preprocessors={part.name: part for part in register_preprocessors()},
+        )
+        file = models / "ControlNet" / "edges.safetensors"
+        for end in ends:
+            assert not file.exists()
+            wishes = StopAt(end)
+            for moment in teach(request, place, wishes):
+                wishes.hear(moment)
+        written.append(load_file(file))
+    whole, resumed = written
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

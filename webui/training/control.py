@@ -63,9 +63,9 @@ class Hints:
         """Those that the request asks for.  Raises RequestError when there is no such preprocessor."""
         if materials.request.data.control_folder:
             return cls(materials.data, None)
-        if preprocessor not in materials.preprocessors:
-            raise unknown_name("preprocessor", preprocessor, materials.preprocessors)
-        run = materials.preprocessors[preprocessor].run
+        if str(preprocessor) not in materials.preprocessors:
+            raise unknown_name("preprocessor", str(preprocessor), materials.preprocessors)
+        run = materials.preprocessors[str(preprocessor)].run
         return cls(materials.data, lambda pixels: run(pixels, {}))
 
     def pixels(self, item: int, *, flip: bool = False) -> Pixels:

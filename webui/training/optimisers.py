@@ -49,7 +49,8 @@ class Learner:
         self.steps_made = 0
         with torch.no_grad():
             self.masters = {
-                name: initial.get(name, tensor).detach().float().clone() for name, tensor in self.trained.items()
+                name: initial.get(name, tensor).detach().float().clone(memory_format=torch.contiguous_format)
+                for name, tensor in self.trained.items()
             }
             averaged = optimiser.ema > 0.0
             self.averages = {name: master.clone() for name, master in self.masters.items()} if averaged else {}
@@ -126,7 +127,8 @@ class Learner:
             group["lr"] = rate * group["share"]
         for name, master in self.masters.items():
             if name not in self._matrices:
-                master.grad = gradients[name]
+                # torch's fused AdamW on a CPU reads memory in order, whatever the strides: all must have the same.
+                master.grad = gradients[name].contiguous()
         self._adam.step()
         for name, master in self.masters.items():
             if name not in self._matrices:
