@@ -20,6 +20,7 @@ from webui.errors import NotFoundError, unknown_name
 FOLDERS = {
     "checkpoint": ("Stable-diffusion",),
     "vae": ("VAE",),
+    "clip": ("CLIP",),
     "lora": ("Lora", "LyCORIS"),
     "controlnet": ("ControlNet",),
     "upscaler": ("ESRGAN", "RealESRGAN", "SwinIR", "DAT"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from webui.errors import TrainingError
 from webui.images.grid import grid
 from webui.training import state
 from webui.training.kinds import Task
-from webui.training.moments import Moment, Phase, Sampled, Saved, Stepped
+from webui.training.moments import Exported, Moment, Phase, Sampled, Saved, Stepped
 from webui.training.optimisers import Learner, rate_at
 from webui.training.order import Order
 from webui.training.request import TrainingRequest
@@ -46,13 +46,18 @@ class Wishes(Protocol):
 
 @dataclass
 class Run:
-    """A task being learnt, its files in ``folder``.  ``identity`` tells it from runs with other settings."""
+    """A task being learnt, its files in ``folder``.
+
+    ``identity`` tells it from runs with other settings.  ``export`` writes the file that comes out, from the
+    fp32 values of the trained tensors after a number of steps, and returns its path.
+    """
 
     request: TrainingRequest
     task: Task
     order: Order
     folder: Path
     identity: str
+    export: Callable[[Mapping[str, Tensor], int], Path]
     threads: int = 1
     step: int = 0
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=TIMED_STEPS))
@@ -86,6 +91,8 @@ class Run:
         finally:
             torch.set_num_threads(self.threads)
         yield from self._save()
+        if self.is_over:
+            yield from self._export()
 
     @property
     def is_over(self) -> bool:
@@ -145,6 +152,9 @@ class Run:
         samples = self.request.samples
         if samples.every and (self.step % samples.every == 0 or self.is_over):
             yield from self._sample()
+        every = self.request.export_every
+        if every and self.step % every == 0 and not self.is_over:
+            yield from self._export()
         if time.monotonic() - self._saved_at >= self.request.save_every_s:
             yield from self._save()
 
@@ -170,6 +180,11 @@ class Run:
             self._saved_step = self.step
             yield Saved(self.step)
         self._saved_at = time.monotonic()
+
+    def _export(self) -> Iterator[Moment]:
+        yield Phase("writing the file")
+        path = self.export(self.learner.averages or self.learner.masters, self.step)
+        yield Exported(path)
 
     def _wait(self, wishes: Wishes) -> Iterator[Moment]:
         yield from self._save()

@@ -153,7 +153,8 @@ class TrainingRequest:
     the file that comes out, ``checkpoint`` the model that is taught or taught for (None: the default one).  ``parts``
     is how many threads share a batch, each computing its part alone; it is recorded because the order of summation
     moves the last bit.  ``precision`` is that of the networks' arithmetic; the trained weights themselves are kept in
-    fp32.  A checkpoint of the run is written every ``save_every_s`` seconds and at the end.
+    fp32.  A checkpoint of the run is written every ``save_every_s`` seconds and at the end, and the file as it would be
+    by then every ``export_every`` steps (0: at the end alone), with the step behind its name.
     """
 
     kind: str
@@ -170,6 +171,7 @@ class TrainingRequest:
     precision: str = "auto"
     parts: int = 1
     save_every_s: float = 300.0
+    export_every: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or len(self.name) > 120:
@@ -178,6 +180,7 @@ class TrainingRequest:
         _in_range("The batch size", self.batch_size, 1, 4096)
         _in_range("The seed", self.seed, 0, 2**63 - 1)
         _in_range("Parts", self.parts, 1, 64)
+        _in_range("The steps between exported files", self.export_every, 0, 1_000_000_000)
         _in_range("Seconds between checkpoints", self.save_every_s, 1.0, 1e9)
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
 

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from webui import families
 from webui.checkpoints.formats import SafetensorsFile
@@ -28,7 +29,7 @@ from webui.training.data import DataSet, read_data
 from webui.training.export import TrainingRecipe, export
 from webui.training.kinds import Materials, Task, TrainingKind
 from webui.training.loop import Run, Wishes
-from webui.training.moments import Exported, LeftOut, Moment, Phase
+from webui.training.moments import LeftOut, Moment, Phase
 from webui.training.order import Order
 from webui.training.request import TrainingRequest
 
@@ -92,17 +93,24 @@ def teach(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Mo
     if task is None:
         return
     order = Order.of(checked.items, request.batch_size, request.seed)
-    run = Run(request, task, order, place.folder, state.identity(request, digest, base_sha256), threads=compute.threads)
+    target = place.library.root / FOLDERS[kind.folder][0]
+
+    def write(trained: Mapping[str, Tensor], step: int) -> Path:
+        recipe = TrainingRecipe(request, digest, len(checked.items), entry.name, base_sha256, step)
+        suffix = "" if step == request.steps else f"-{step:06d}"
+        return export(target / f"{request.name}{suffix}.safetensors", task.weights(trained), recipe)
+
+    run = Run(
+        request=request,
+        task=task,
+        order=order,
+        folder=place.folder,
+        identity=state.identity(request, digest, base_sha256),
+        export=write,
+        threads=compute.threads,
+    )
     yield Phase("training")
     yield from run.go(wishes)
-    if not run.is_over:
-        return
-    yield Phase("writing the file")
-    learner = run.learner
-    weights = task.weights(learner.averages or learner.masters)
-    recipe = TrainingRecipe(request, digest, len(checked.items), entry.name, base_sha256, run.step)
-    path = place.library.root / FOLDERS[kind.folder][0] / f"{request.name}.safetensors"
-    yield Exported(export(path, weights, recipe))
 
 
 def kind_of(request: TrainingRequest, kinds: Mapping[str, TrainingKind]) -> tuple[TrainingKind, Any]:

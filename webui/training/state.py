@@ -17,7 +17,7 @@ from webui.errors import CheckpointError, OutputError
 from webui.training.request import TrainingRequest
 
 FILE_NAME = "state.safetensors"
-NOT_IDENTITY = ("samples", "save_every_s")
+NOT_IDENTITY = ("samples", "save_every_s", "export_every")
 """Fields of a request that change no weight: a run may go on with others."""
 
 

@@ -7,6 +7,7 @@ the divergence from unit normal latents.  All in the model's own scale, where la
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -94,13 +95,13 @@ class VaeTask:
 
         from webui.training.networks import LATENT_RGB_KEY
 
-        vae = self.vae.float()
+        vae = copy.deepcopy(self.vae).float()
         with torch.inference_mode():
             for name, parameter in vae.named_parameters():
                 parameter.copy_(trained[name])
-            shown = [self._whole(self._measured()[first : first + 8]).cpu() for first in range(0, MEASURED, 8)]
+            shown = [self._whole(self._measured()[first : first + 8]).float() for first in range(0, MEASURED, 8)]
             pictures = torch.cat([part for part in shown if len(part)])
-            latents = torch.cat([vae.encode(part).mean.float() for part in torch.split(pictures, 8)])
+            latents = torch.cat([vae.encode(part).mean for part in torch.split(pictures, 8)])
         mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
         values = _folded(trained, mean, deviation * self.materials.model.scale_factor)
         colours = _colours((latents - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1), pictures)
