@@ -14,9 +14,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from webui.checkpoints.formats import SafetensorsFile, read_header
+from webui.checkpoints.formats import SafetensorsFile, read_header, write_file
 from webui.errors import CheckpointError, NotFoundError, UnsafeFileError
 
 CPU = torch.device("cpu")
@@ -210,3 +211,26 @@ def test_peak_memory_is_the_weights_own(tmp_path: Path, stored: torch.dtype) -> 
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "large.safetensors")]
     ratio = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 0.9 < ratio <= 1.15
+
+
+def test_a_written_file_is_what_the_reference_implementation_reads_and_always_the_same_bytes(tmp_path: Path) -> None:
+    tensors = {
+        "b": torch.randn(3, 5).half(),
+        "a": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "scalar": torch.tensor(7),
+        "empty": torch.zeros(0),
+        "bf16": torch.randn(7).bfloat16(),
+    }
+    metadata = {f"key {number}": f"ü{number}" for number in range(20)}
+    paths = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
+    for path in paths:
+        write_file(path, tensors, dict(reversed(metadata.items())))
+        metadata = dict(reversed(metadata.items()))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with safe_open(paths[0], framework="pt") as file:
+        assert file.metadata() == metadata
+        assert set(file.keys()) == set(tensors)
+        for name, tensor_ in tensors.items():
+            assert torch.equal(file.get_tensor(name), tensor_) and file.get_tensor(name).dtype == tensor_.dtype
+    again = SafetensorsFile.open(paths[0]).load("", torch.float32, CPU)
+    assert torch.equal(again["a"], tensors["a"])

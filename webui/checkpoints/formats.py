@@ -220,3 +220,31 @@ class SafetensorsFile:
             if not count:
                 raise CheckpointError(f"{self.path.name} ended while it was read; it was changed meanwhile.")
             filled += count
+
+
+def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file and bring it to the disk; the same tensors and metadata give the same bytes.
+
+    (The reference implementation writes metadata in a new order each time.)  Tensors stand in the order of their item
+    size, larger ones first, then of their names, each aligned to its items; the header is filled up to 8 bytes.
+    """
+    import torch
+
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    codes = {getattr(torch, name): code for code, name in TORCH_NAMES.items() if hasattr(torch, name)}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    position = 0
+    for name in names:
+        tensor = tensors[name]
+        end = position + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": codes[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            flat = tensors[name].detach().cpu().contiguous().view(-1)
+            file.write(flat.view(torch.uint8).numpy().data if len(flat) else b"")
+        file.flush()
+        os.fsync(file.fileno())

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from webui.checkpoints.formats import write_file
 from webui.errors import CheckpointError, OutputError
 from webui.training.request import TrainingRequest
 
@@ -68,11 +68,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        safetensors.torch.save_file(contiguous, unfinished, metadata=dict(metadata))
-        with unfinished.open("rb+") as written:
-            os.fsync(written.fileno())
+        write_file(unfinished, tensors, metadata)
         unfinished.replace(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise OutputError(f"{path.name} cannot be written to {path.parent} ({error}); is the disk full?") from error
