@@ -42,6 +42,8 @@ FRESH_DEVIATION = 0.02
 KEPT_BYTES = 2 * 1024**3
 """Pictures are kept in memory when they all fit into so much, else each is read whenever it comes up."""
 SHOWN = 8
+AT_ONCE = 64
+"""Pictures that go through the image tower together: 256 at once leave the caches and take 1.17 of the time."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,10 @@ class ContrastiveTask:
     def picture_vectors(self, pictures: Tensor) -> Tensor:
         """Vectors of length 1, (B, projection) fp32."""
         compute = self.materials.compute
-        vectors: Tensor = self.image(pictures.to(compute.device, compute.dtype))
-        return F.normalize(vectors.float(), dim=-1)
+        given = pictures.to(compute.device, compute.dtype)
+        return F.normalize(
+            torch.cat([self.image(given[i : i + AT_ONCE]) for i in range(0, len(given), AT_ONCE)]).float(), dim=-1
+        )
 
     def caption_vectors(self, tokens: Tensor, places: Tensor) -> Tensor:
         """Vectors of length 1, (B, projection) fp32, of token ids (B, T), each read at its place (B,)."""
