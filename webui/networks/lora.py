@@ -50,10 +50,13 @@ class LowRank:
         rank, inputs = self.down.shape[0], self.down.shape[1:].numel()
         return self.up.shape[0] == shape[0] and self.up.shape[1:].numel() == rank and inputs == math.prod(shape[1:])
 
-    def delta(self, shape: Sequence[int], ranks: int | None = None) -> Tensor:
-        """The change of a weight of this shape, float32.  ``ranks`` keeps only the first so many of the pair."""
-        product = self.up.float().flatten(1)[:, :ranks] @ self.down.float().flatten(1)[:ranks]
-        return product.mul_(self.scale).view(*shape)
+    def delta(self, shape: Sequence[int], ranks: int | None = None, weight: float = 1.0) -> Tensor:
+        """``weight`` times the change of a weight of this shape, float32.
+
+        ``ranks`` keeps only the first so many of the pair.
+        """
+        up = self.up.float().flatten(1)[:, :ranks] * (self.scale * weight)  # the small factor, not the product
+        return (up @ self.down.float().flatten(1)[:ranks]).view(*shape)
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,7 @@ class Deltas(Mapping[str, Tensor]):
 
     def __getitem__(self, parameter: str) -> Tensor:
         """The change, float32, in the parameter's shape."""
-        changes = [
-            pair.delta(target.shape, ranks).mul_(weight) for pair, target, weight, ranks in self._parts[parameter]
-        ]
+        changes = [pair.delta(target.shape, ranks, weight) for pair, target, weight, ranks in self._parts[parameter]]
         return sum(changes[1:], start=changes[0])
 
     def __iter__(self) -> Iterator[str]:
@@ -163,7 +164,8 @@ def merged(network: Network, deltas: Mapping[str, Tensor]) -> Network:
         for name, delta in deltas.items():
             layer, _, attribute = name.rpartition(".")
             before = network.get_parameter(name)
-            after = torch.empty_like(before).copy_(before.float() + delta)
+            after = torch.empty_like(before)
+            torch.add(before, delta, out=after)  # added in float32, also where the weights are not
             setattr(changed.get_submodule(layer), attribute, nn.Parameter(after, requires_grad=before.requires_grad))
     return changed
 
