@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import random
 import re
 import subprocess
@@ -16,15 +17,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from plugin_app import App
+from safetensors.torch import load_file
 from tiny_model import METADATA, tiny_weights, write_checkpoint
 
-from webui import hooks
+from webui import device, hooks
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture
 from webui.metadata.verdict import Outcome
 from webui.plugins.manager import DROP_IN_PACKAGES, TAB_PACKAGE
 from webui.result import Pixels
+from webui.training.moments import Exported
+from webui.training.request import Data, TrainingRequest
+from webui.training.session import Place, teach
 
 FOLDER = Path(__file__).resolve().parents[2] / "extensions"
 README = (FOLDER / "README.md").read_text("utf-8")
@@ -103,6 +110,22 @@ def test_all_examples_together_load_without_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_has_a_test(hook: str) -> None:
     assert f"test_hook_{hook}" in globals()
+
+
+class Tireless:
+    """Wishes nothing of a run."""
+
+    def stop(self) -> bool:
+        return False
+
+    def pause(self) -> bool:
+        return False
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def install(app: App, hook: str) -> None:
@@ -210,6 +233,36 @@ def test_hook_register_preprocessors(app: App, plain_pixels: Pixels) -> None:
     assert {plugin.name for plugin in done.recipe.plugins} == {"asks", "register_preprocessors"}
     wrong = app.make(modules=[{"name": "Asks", "options": {**options, "preprocessor": "Brightnes steps"}}])
     assert 'did you mean "Brightness steps"?' in wrong.ending.data["error"]
+
+
+def test_hook_register_training_kinds(app: App, tmp_path: Path) -> None:
+    install(app, "register_training_kinds")
+    (tmp_path / "lessons").mkdir()
+    for number in range(2):
+        pixels = np.full((64, 64, 3), 100 * number, np.uint8)
+        (tmp_path / "lessons" / f"{number}.png").write_bytes(encode_png(pixels))
+    request = TrainingRequest(
+        kind="biases",
+        name="tinted",
+        data=Data(folder=str(tmp_path / "lessons"), size=64, caption="a square"),
+        steps=1,
+        batch_size=2,
+        precision="fp32",
+    )
+    plugins, library = app.engine.plugins, app.engine.library
+    compute = device.choose("cpu", "fp32", 1)
+    place = Place(
+        folder=tmp_path / "run",
+        library=library,
+        kinds=plugins.training_kinds,
+        families=plugins.families,
+        compute=compute,
+    )
+    *_, last = teach(request, place, Tireless())
+    assert isinstance(last, Exported)
+    before, after = load_file(library.default_checkpoint().path), load_file(last.path)
+    changed = {name for name in after if not torch.equal(after[name], before[name].to(after[name].dtype))}
+    assert changed and all(name.endswith(".bias") for name in changed)
 
 
 def test_hook_register_ui_tabs(app: App) -> None:

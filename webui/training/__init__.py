@@ -9,7 +9,9 @@ maps captions to context, noise of random strength is added and the UNet learns 
     kinds/        * what can be taught: a checkpoint, a LoRA, an embedding, a ControlNet, the VAE, a CLIP
     latents.py      items -> latents, computed once and kept
     captions.py     captions -> context, with words dropped
+    contrastive.py  pictures and captions -> the loss of a CLIP; scoring.py reads what it made
     objective.py    latents, noise and context -> the loss
+    low_rank.py     a frozen network's layers with low-rank changes that learn (LoRA)
     control.py      what ControlNet and T2I-Adapter have in common: a frozen model, a control picture for each picture
     optimisers.py   gradients -> weights: AdamW, Muon; the moving average of weights
     state.py        all of a run on disk, written whole or not at all

@@ -7,7 +7,7 @@ and what the file that comes out holds.  The loop does everything else and knows
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -106,4 +106,4 @@ class TrainingKind:
     folder: str
     options: type
     begin: Callable[[Any, Materials], Task]
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
