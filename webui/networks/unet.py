@@ -520,7 +520,10 @@ def _projection(width: int, config: EncoderConfig) -> Linear | nn.Conv2d:
 
 def _project(tokens: Tensor, layer: Linear | nn.Conv2d) -> Tensor:
     """A linear layer, or a 1x1 convolution as the linear layer that it is, on tokens."""
-    return linear(tokens, layer.weight.flatten(1), layer.bias)
+    projected: Tensor = (
+        linear(tokens, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(tokens)
+    )
+    return projected
 
 
 class _TransformerBlock(nn.Module):

@@ -26,9 +26,14 @@ class Captions:
     @classmethod
     def of(cls, captions: Sequence[str], tokenizer: Tokenizer) -> Captions:
         """Tokenise captions; brackets and colons are words here, not weights."""
+        return cls.of_tokens([tokenizer.tokenise(caption) for caption in captions])
+
+    @classmethod
+    def of_tokens(cls, captions: Sequence[Sequence[int]]) -> Captions:
+        """Captions that are token ids already, without begin and end."""
         rows = torch.full((len(captions), POSITIONS), EOS, dtype=torch.int32)
         for row, caption in zip(rows, captions, strict=True):
-            ids = tokenizer.tokenise(caption)[: POSITIONS - 2]
+            ids = caption[: POSITIONS - 2]
             row[0] = BOS
             row[1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.int32)
         return cls(rows)

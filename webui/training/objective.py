@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from webui.diffusion.prediction import Prediction
 from webui.diffusion.schedules import NoiseTable
+from webui.errors import RequestError
 from webui.training.request import Noise
 
 LATE_FROM = 0.55
@@ -42,6 +43,17 @@ class Objective:
         """The objective on a model's noise table; the request may want another prediction than the model's."""
         wanted = {"Epsilon": Prediction.EPSILON, "V": Prediction.V}.get(noise.prediction, prediction)
         return cls(wanted, torch.from_numpy(table.alphas_cumprod).float(), noise)
+
+    @classmethod
+    def of_frozen(cls, prediction: Prediction, table: NoiseTable, noise: Noise) -> Objective:
+        """The objective for what is added to a frozen model.  Raises RequestError for another prediction than its."""
+        objective = cls.of(prediction, table, noise)
+        if objective.prediction is not prediction:
+            raise RequestError(
+                f"The base model predicts {prediction.value} and stays as it is; choose that or the prediction "
+                '"Model" to teach something for it.'
+            )
+        return objective
 
     def ask(self, latents: Tensor, random: Generator) -> Question:
         """A question about latents (B, C, h, w) of unit variance, its timesteps and noise drawn from ``random``."""

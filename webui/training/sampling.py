@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from webui.conditioning import Contribution
+from webui.conditioning.embedding import Embedding
 from webui.device import Compute
 from webui.diffusion.schedules import UNIFORM
 from webui.model import Model
@@ -26,6 +28,7 @@ def draw(
     *,
     side: int | None = None,
     contributions: tuple[Contribution, ...] = (),
+    embeddings: Sequence[Embedding] = (),
 ) -> list[Pixels]:
     """A picture (H, W, 3) uint8 for each prompt, by Euler on the uniform schedule, as the product would draw it.
 
@@ -46,6 +49,6 @@ def draw(
             ),
         )
         with torch.inference_mode():
-            setup = prepare(request, model, sampler, UNIFORM, contributions)
+            setup = prepare(request, model, sampler, UNIFORM, contributions, embeddings)
             pictures += [moment.picture.pixels for moment in txt2img(request, setup, (0,)) if isinstance(moment, Made)]
     return pictures

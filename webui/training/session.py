@@ -35,7 +35,7 @@ from webui.training.request import TrainingRequest
 
 CHECKED_AT_ONCE = 256
 TELL_S = 0.2
-NEEDS_NO_CAPTIONS = ("vae",)
+NEEDS_NO_CAPTIONS = ("vae", "embedding")
 
 
 @dataclass(frozen=True, kw_only=True)
