@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from webui import device
+from webui.networks import attention as ways
 from webui.networks.attention import attention, attention_kind
 
 
@@ -62,6 +63,46 @@ def test_gradients_flow() -> None:
     expected = torch.autograd.grad(formula(q, k, v, 2, None), (q, k, v), seed)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "keys", "heads", "width"), [(256, 256, 2, 32), (1100, 77, 8, 40), (1100, 1100, 2, 40)]
+)
+@pytest.mark.parametrize("kept", [0, ways.KEPT_WEIGHTS], ids=["recomputed", "kept"])
+def test_bf16_gradients_are_as_near_the_formula_as_fused_ones(
+    rows: int, keys: int, heads: int, width: int, bias: bool, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "KEPT_WEIGHTS", kept)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(2, n, heads * width, generator=generator).bfloat16().requires_grad_() for n in (rows, keys, keys)
+    )
+    slope = torch.randn(2, rows, heads * width, generator=generator).bfloat16()
+    added = torch.randn(1, 1, rows, keys, generator=generator) if bias else None
+    exact = torch.autograd.grad(formula(q, k, v, heads, added), (q, k, v), slope.double())
+    per_head = [tokens.unflatten(2, (heads, width)).transpose(1, 2) for tokens in (q, k, v)]
+    mask = added.bfloat16() if added is not None else None
+    fused_out = torch.nn.functional.scaled_dot_product_attention(*per_head, mask).transpose(1, 2).flatten(2)
+    fused = torch.autograd.grad(fused_out, (q, k, v), slope)
+    found = torch.autograd.grad(attention(q, k, v, heads, added), (q, k, v), slope)
+    for ours, theirs, right in zip(found, fused, exact, strict=True):
+        assert (ours.double() - right).norm() < 3 * (theirs.double() - right).norm() + 0.004 * right.norm()
+
+
+def test_recomputed_gradients_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "RECOMPUTED_ROWS", 4)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, n, 3, generator=generator, dtype=torch.float64, requires_grad=True) for n in (9, 7, 7))
+    assert torch.autograd.gradcheck(ways._Recomputed.apply, (q, k, v))
+
+
+def test_without_gradients_bf16_takes_the_way_of_generation() -> None:
+    """Frozen inputs with gradients switched on are computed to the same bits as in inference."""
+    q = torch.randn(1, 700, 80, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.inference_mode():
+        expected = attention(q, q, q, 2)
+    assert torch.equal(attention(q, q, q, 2), expected)
 
 
 def test_the_kind_is_named() -> None:
