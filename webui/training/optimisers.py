@@ -105,6 +105,7 @@ class Learner:
             for name in (name for name in self.masters if name not in self._matrices):
                 parts = ("step", "exp_avg", "exp_avg_sq")
                 found = {part: state[f"adam.{part}.{name}"].clone() for part in parts if f"adam.{part}.{name}" in state}
+                self._adam.state.pop(self.masters[name], None)
                 if found:
                     self._adam.state[self.masters[name]] = found
         self.write()

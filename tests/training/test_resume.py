@@ -1,0 +1,177 @@
+"""A run that was killed or stopped goes on to the same bytes as one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_cases import Going, asked, place, taught
+
+from webui.errors import CheckpointError
+from webui.training.loop import read_losses
+from webui.training.moments import Moment, Sampled, Saved, Stepped
+from webui.training.request import Noise, Optimiser, Samples, TrainingRequest
+
+TESTS = Path(__file__).resolve().parent.parent
+STEPS = 7
+CHILD = """
+import json, sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[1:4]
+import torch
+torch.set_num_threads(1)
+from training_cases import Going, place
+from webui.training.moments import Phase, Saved, Stepped
+from webui.training.request import TrainingRequest
+from webui.training.session import teach
+
+class Pausing(Going):
+    step, paused = 0, False
+    def pause(self):
+        wish, self.paused = self.step == 3 and not self.paused, self.paused or self.step == 3
+        return wish
+
+wishes = Pausing()
+request = TrainingRequest.from_dict(json.loads(sys.argv[6]))
+for moment in teach(request, place(Path(sys.argv[4]), Path(sys.argv[5]), request.parts), wishes):
+    if isinstance(moment, Saved):
+        print("saved", moment.step, flush=True)
+    if isinstance(moment, Stepped):
+        wishes.step = moment.step
+        print("step", moment.step, flush=True)
+        if moment.step == 5:
+            time.sleep(600)
+"""
+
+
+def request_for(kind: str, pictures: Path, **changes: Any) -> TrainingRequest:
+    return asked(
+        kind,
+        pictures,
+        **{
+            "steps": STEPS,
+            "optimiser": Optimiser(rate=1e-3, ema=0.9, warmup=2),
+            "noise": Noise(offset=0.1, min_snr_gamma=5.0, caption_dropout=0.3),
+            "data": {"flip": True, "repeats": 2},
+            "samples": Samples(every=0),
+            **changes,
+        },
+    )
+
+
+def until(step: int) -> Going:
+    return Going(lambda moment: isinstance(moment, Stepped) and moment.step == step)
+
+
+def steps_told(folder: Path) -> list[int]:
+    return [int(row["step"]) for row in read_losses(folder / "runs" / "run" / "losses.csv")]
+
+
+def numbers(folder: Path) -> list[dict[str, str]]:
+    """The losses without what depends on the clock."""
+    rows = read_losses(folder / "runs" / "run" / "losses.csv")
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "parts"),
+    [
+        pytest.param("checkpoint", {"train_text": True}, 1, marks=pytest.mark.slow),
+        ("lora", {"train_text": True, "convolutions": True}, 2),
+    ],
+    ids=["checkpoint", "lora in two parts"],
+)
+def test_killed(
+    kind: str, options: dict[str, Any], parts: int, painted: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    request = request_for(kind, painted / "own", options=options, parts=parts)
+    whole = taught(request, place(tmp_path / "whole", tiny_checkpoint, parts))
+    killed = tmp_path / "killed"
+    plain = json.dumps(request.to_dict())
+    paths = [str(TESTS.parent), str(TESTS), str(TESTS / "training")]
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, *paths, str(killed), str(tiny_checkpoint), plain],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert child.stdout is not None
+        heard = []
+        for line in child.stdout:
+            heard.append(line.strip())
+            if heard[-1] == "step 5":
+                break
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+    assert heard == ["step 1", "step 2", "step 3", "saved 3", "step 4", "step 5"]
+    assert steps_told(killed) == [1, 2, 3, 4, 5]
+    moments: list[Moment] = []
+    resumed = taught(request, place(killed, tiny_checkpoint, parts), Going(lambda moment: bool(moments.append(moment))))
+    assert [moment.step for moment in moments if isinstance(moment, Stepped)] == [4, 5, 6, 7]
+    assert whole is not None and resumed is not None and whole.read_bytes() == resumed.read_bytes()
+    assert numbers(killed) == numbers(tmp_path / "whole")
+    assert steps_told(killed) == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "lora", "embedding"])
+@pytest.mark.parametrize("name", ["AdamW", "Muon"])
+def test_stopped_again_and_again(kind: str, name: str, painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    optimiser = Optimiser(name=name, rate=1e-3, ema=0.5)
+    request = request_for(kind, painted / "own", optimiser=optimiser, data={"class_folder": str(painted / "general")})
+    whole = taught(request, place(tmp_path / "whole", tiny_checkpoint))
+    stopped = place(tmp_path / "stopped", tiny_checkpoint)
+    assert taught(request, stopped, until(1)) is None
+    assert taught(request, stopped, until(5)) is None
+    assert steps_told(tmp_path / "stopped") == [1, 2, 3, 4, 5]
+    resumed = taught(request, stopped)
+    assert whole is not None and resumed is not None and whole.read_bytes() == resumed.read_bytes()
+    assert numbers(tmp_path / "stopped") == numbers(tmp_path / "whole")
+
+
+def test_samples_change_no_bit_of_a_run(painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    plain = request_for("lora", painted / "own")
+    drawing = request_for("lora", painted / "own", samples=Samples(prompts=("red", "grey"), every=3, steps=2))
+    moments: list[Moment] = []
+    hearing: Callable[[Moment], bool] = lambda moment: bool(moments.append(moment))  # noqa: E731
+    silent = taught(plain, place(tmp_path / "silent", tiny_checkpoint))
+    drawn = taught(drawing, place(tmp_path / "drawn", tiny_checkpoint), Going(hearing))
+    assert [moment.step for moment in moments if isinstance(moment, Sampled)] == [3, 6, 7]
+    assert all(moment.path.is_file() for moment in moments if isinstance(moment, Sampled))
+    assert numbers(tmp_path / "silent") == numbers(tmp_path / "drawn")
+    assert silent is not None and drawn is not None
+    assert _tensors(silent) == _tensors(drawn)  # the recipe tells of the samples
+
+
+def _tensors(path: Path) -> bytes:
+    data = path.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def test_a_finished_run_makes_its_file_again(painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    request = request_for("lora", painted / "own")
+    where = place(tmp_path, tiny_checkpoint)
+    first = taught(request, where)
+    assert first is not None
+    before = first.read_bytes()
+    first.unlink()
+    moments: list[Moment] = []
+    again = taught(request, where, Going(lambda moment: bool(moments.append(moment))))
+    assert again == first and again.read_bytes() == before
+    assert not any(isinstance(moment, Stepped | Saved) for moment in moments)
+
+
+def test_other_settings_do_not_go_on_with_a_run(painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    where = place(tmp_path, tiny_checkpoint)
+    taught(request_for("lora", painted / "own"), where, until(2))
+    with pytest.raises(CheckpointError, match="other settings"):
+        taught(request_for("lora", painted / "own", seed=1), where)

@@ -1,0 +1,82 @@
+"""The run on disk: what was written comes back, whole or not at all, and only to the run it is of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from webui.errors import CheckpointError, OutputError
+from webui.training import state
+from webui.training.request import Data, Noise, Optimiser, Samples, TrainingRequest
+from webui.training.state import RunState
+
+REQUEST = TrainingRequest(kind="lora", name="made", data=Data(folder="pictures"))
+TENSORS = {"a": torch.arange(6.0).view(2, 3).t(), "b": torch.tensor(3), "c": torch.zeros(0)}
+
+
+def test_what_was_written_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    assert state.load(folder, "x") is None
+    state.save(folder, "x", RunState(7, TENSORS))
+    found = state.load(folder, "x")
+    assert found is not None and found.step == 7 and found.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in found.tensors.items())
+    assert [path.name for path in folder.iterdir()] == [state.FILE_NAME]
+
+
+def test_another_runs_state_is_refused(tmp_path: Path) -> None:
+    state.save(tmp_path, "x", RunState(7, TENSORS))
+    with pytest.raises(CheckpointError, match="other settings, pictures or another base model"):
+        state.load(tmp_path, "y")
+
+
+@pytest.mark.parametrize("length", [0, 7, 40, -1])
+def test_a_damaged_state_is_named(length: int, tmp_path: Path) -> None:
+    state.save(tmp_path, "x", RunState(7, TENSORS))
+    path = tmp_path / state.FILE_NAME
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        state.load(tmp_path, "x")
+
+
+def test_writing_that_fails_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.save(tmp_path, "x", RunState(1, TENSORS))
+
+    def full(path: Path, tensors: Any, metadata: Any) -> None:
+        path.write_bytes(b"half of a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state, "write_file", full)
+    with pytest.raises(OutputError, match="is the disk full"):
+        state.save(tmp_path, "x", RunState(2, TENSORS))
+    found = state.load(tmp_path, "x")
+    assert found is not None and found.step == 1
+    assert [path.name for path in tmp_path.iterdir()] == [state.FILE_NAME]
+
+
+def test_identity_is_of_all_that_moves_a_weight_and_of_nothing_else() -> None:
+    base = state.identity(REQUEST, "data", "base")
+    others = [
+        state.identity(REQUEST, "other", "base"),
+        state.identity(REQUEST, "data", "other"),
+        *(
+            state.identity(replace(REQUEST, **change), "data", "base")
+            for change in (
+                {"steps": 5},
+                {"seed": 1},
+                {"parts": 2},
+                {"batch_size": 2},
+                {"options": {"rank": 2}},
+                {"optimiser": Optimiser(rate=1.0)},
+                {"noise": Noise(offset=0.1)},
+                {"precision": "bf16"},
+            )
+        ),
+    ]
+    assert len({base, *others}) == len(others) + 1
+    same = replace(REQUEST, samples=Samples(prompts=("x",)), save_every_s=5.0)
+    assert state.identity(same, "data", "base") == base
