@@ -142,7 +142,8 @@ def _head_backward(q: Tensor, k: Tensor, v: Tensor, slope: Tensor) -> tuple[Tens
 
 def _scaled_keys(k: Tensor) -> Tensor:
     """(d, T), divided by the root of the width."""
-    return (k.T * k.shape[1] ** -0.5).contiguous()
+    scaled: Tensor = k.T * k.shape[1] ** -0.5
+    return scaled.contiguous()
 
 
 def _tokens_first(q: Tensor) -> Tensor:
