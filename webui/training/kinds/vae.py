@@ -40,6 +40,7 @@ class VaeOptions:
     divergence: weight of the latents' divergence from unit normal ones
     latent_noise: deviation of noise that latents are disturbed with before they are decoded
     fresh: begin with random weights instead of the base's
+    decoder_only: leave the encoder as it is, so that latents keep their meaning for UNets that know them
     """
 
     crop: int = 64
@@ -49,6 +50,7 @@ class VaeOptions:
     divergence: float = 3e-4
     latent_noise: float = 0.02
     fresh: bool = False
+    decoder_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class VaeTask:
 
         options, compute = self.options, self.materials.compute
         pictures = self._pictures(items, step, random)
-        posterior = self.vae.encode(pictures.to(compute.device, compute.vae_dtype))
+        with torch.set_grad_enabled(not options.decoder_only):
+            posterior = self.vae.encode(pictures.to(compute.device, compute.vae_dtype))
         scale = self.materials.model.scale_factor
         mean, logvar = posterior.mean.float() * scale, posterior.logvar.float() + 2.0 * math.log(scale)
         spread = (0.5 * logvar).exp() + options.latent_noise
@@ -95,15 +98,17 @@ class VaeTask:
 
         from webui.training.networks import LATENT_RGB_KEY
 
+        values = {**self.initial, **trained}
         vae = copy.deepcopy(self.vae).float()
         with torch.inference_mode():
             for name, parameter in vae.named_parameters():
-                parameter.copy_(trained[name])
+                parameter.copy_(values[name])
             shown = [self._whole(self._measured()[first : first + 8]).float() for first in range(0, MEASURED, 8)]
             pictures = torch.cat([part for part in shown if len(part)])
             latents = torch.cat([vae.encode(part).mean for part in torch.split(pictures, 8)])
         mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-        values = _folded(trained, mean, deviation * self.materials.model.scale_factor)
+        if not self.options.decoder_only:
+            values = _folded(values, mean, deviation * self.materials.model.scale_factor)
         colours = _colours((latents - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1), pictures)
         metadata = {"modelspec.architecture": "stable-diffusion-v1/vae", LATENT_RGB_KEY: json.dumps(colours)}
         return Weights(values, metadata)
@@ -208,8 +213,11 @@ def begin(options: VaeOptions, materials: Materials) -> Task:
             torch.manual_seed(materials.request.seed)
             vae = AutoencoderKL(vae.config)
     vae, exact = lowered(vae, materials.compute, "")
-    vae.requires_grad_(True)
-    return VaeTask(materials, options, vae, dict(vae.named_parameters()), exact)
+    taught = ("decoder.", "post_quant_conv.") if options.decoder_only else ("",)
+    trained = {name: tensor for name, tensor in vae.named_parameters() if name.startswith(taught)}
+    for tensor in trained.values():
+        tensor.requires_grad_(True)
+    return VaeTask(materials, options, vae, trained, exact)
 
 
 @hookimpl
