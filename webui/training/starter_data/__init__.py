@@ -9,6 +9,7 @@
     captions.py     facts -> a sentence
     compose.py      facts -> pixels
     dataset.py      files
+    lessons.py      the small folders that the LoRAs and the embedding beside the model learn from
     __main__.py     the command
 
 Picture i depends on (seed, i) alone, so several processes write the same files and a larger count only adds to them.

@@ -1,4 +1,4 @@
-"""The command: write the data set of the embedded model, or the bare sprites, into a folder."""
+"""The command: write the data set of the embedded model, the bare sprites or the lessons, into a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from webui.errors import WebUIError
-from webui.training.starter_data import artwork, dataset
+from webui.training.starter_data import artwork, dataset, lessons
 from webui.training.starter_data.sprites import rasterised
 
 
@@ -27,6 +27,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--registry", default=artwork.configured_registry(), help="npm registry to download from")
     parser.add_argument("--sprites", type=Path, help="write each object alone, in both finishes, into this folder")
+    parser.add_argument(
+        "--lessons", type=Path, help="write the pictures that the LoRAs and the embedding beside the model learn"
+    )
     return parser
 
 
@@ -34,15 +37,20 @@ def main(given: list[str] | None = None) -> int:
     """Do what the command line says; 0, or 1 after an error that is one sentence on stderr."""
     parser = arguments()
     chosen = parser.parse_args(given)
-    if chosen.out is None and chosen.sprites is None:
-        parser.error("name a folder for the data set, or --sprites FOLDER")
+    if not (chosen.out or chosen.sprites or chosen.lessons):
+        parser.error("name a folder for the data set, or --sprites FOLDER, or --lessons FOLDER")
     if chosen.count < 1 or chosen.workers < 1 or not 32 <= chosen.size <= 1024:
         parser.error("--count and --workers must be at least 1, --size from 32 to 1024")
     try:
-        archives = [artwork.obtain(package, chosen.cache, chosen.registry) for package in (artwork.SOLID, artwork.FLAT)]
-        sprites = rasterised(artwork.drawings(*archives))
+        solid, flat = (
+            artwork.obtain(package, chosen.cache, chosen.registry) for package in (artwork.SOLID, artwork.FLAT)
+        )
+        sprites = rasterised(artwork.drawings(solid, flat))
         if chosen.sprites:
             dataset.write_sprites(sprites, chosen.sprites, chosen.size)
+        if chosen.lessons:
+            newcomer = rasterised(artwork.drawings(solid, flat, wanted=lessons.NEWCOMER))
+            lessons.write({**sprites, **newcomer}, chosen.lessons, chosen.seed, chosen.size)
         if chosen.out:
             dataset.write(sprites, dataset.Order(chosen.out, chosen.count, chosen.seed, chosen.size), chosen.workers)
     except WebUIError as error:

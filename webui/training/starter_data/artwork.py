@@ -18,9 +18,10 @@ import urllib.request
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from webui.errors import WebUIError
-from webui.training.starter_data.vocabulary import DRAWINGS
+from webui.training.starter_data.vocabulary import DRAWINGS, Drawing
 
 MAX_PACKAGE_BYTES = 64 << 20
 MAX_MEMBER_BYTES = 32 << 20
@@ -146,12 +147,14 @@ def read_members(archive: bytes, wanted: Collection[str]) -> dict[str, bytes]:
     return found
 
 
-def drawings(solid: bytes, flat: bytes) -> dict[str, tuple[bytes, str]]:
+def drawings(
+    solid: bytes, flat: bytes, *, wanted: Mapping[str, Drawing] = MappingProxyType(DRAWINGS)
+) -> dict[str, tuple[bytes, str]]:
     """Object -> (WebP of the 3D finish, SVG text of the flat finish), out of the two archives."""
-    pictures = read_members(solid, {f"package/assets/{drawing.code}.webp" for drawing in DRAWINGS.values()})
+    pictures = read_members(solid, {f"package/assets/{drawing.code}.webp" for drawing in wanted.values()})
     icons = json.loads(read_members(flat, {"package/icons.json"})["package/icons.json"])["icons"]
     found = {}
-    for name, drawing in DRAWINGS.items():
+    for name, drawing in wanted.items():
         if drawing.icon not in icons:
             raise ArtworkError(f'The flat drawings lack the icon "{drawing.icon}".')
         icon = icons[drawing.icon]
