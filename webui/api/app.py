@@ -19,8 +19,10 @@ from webui import __version__
 from webui.api.routes import build_router
 from webui.engine.engine import Engine
 from webui.engine.jobs import Job
+from webui.engine.training_view import TrainingView
 from webui.errors import DEFECT, WebUIError
 from webui.request import GenerationRequest
+from webui.training.request import TrainingRequest
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for record in (GenerationRequest, Job):
+        for record in (GenerationRequest, TrainingRequest, Job, TrainingView):
             schema = TypeAdapter(record).json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[record.__name__] = schema

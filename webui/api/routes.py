@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import TypeAdapter
 
 from webui import __version__
 from webui.engine.engine import Engine
@@ -23,6 +24,12 @@ _REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerationRequest"}}},
+    }
+}
+_TRAINING_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/TrainingRequest"}}},
     }
 }
 _PICTURE_BODY = {
@@ -51,7 +58,7 @@ def build_router(engine: Engine) -> APIRouter:
     def jobs(
         state: Literal["all", "active"] = "all", limit: Annotated[int, Query(ge=1, le=500)] = 50
     ) -> list[dict[str, Any]]:
-        """The newest jobs, or with ``state=active`` the running job and the queue in order."""
+        """The newest jobs, or with ``state=active`` the running jobs, the queue in order and paused trainings."""
         found = engine.active() if state == "active" else engine.jobs(limit)
         return [job.to_dict() for job in found]
 
@@ -62,7 +69,10 @@ def build_router(engine: Engine) -> APIRouter:
 
     @router.delete("/api/v1/jobs/{job_id}")
     def cancel(job_id: str) -> dict[str, Any]:
-        """Stop a running job between two steps, or take it out of the queue.  Finished pictures are kept."""
+        """Stop a running job between two steps, or take it out of the queue.
+
+        Finished pictures are kept; a training writes a checkpoint, from which it can go on.
+        """
         engine.interrupt(job_id)
         return engine.job(job_id).to_dict()
 
@@ -80,7 +90,9 @@ def build_router(engine: Engine) -> APIRouter:
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> StreamingResponse:
         """What happens to a job, as server-sent events: queued, started, step, preview, picture, done, failed,
-        interrupted.  Resumes after ``Last-Event-ID`` or ``after``.
+        interrupted; of a training also paused, loss, sample, saved, exported.
+
+        Resumes after ``Last-Event-ID`` or ``after``.
         """
         await asyncio.to_thread(engine.job, job_id)
         if last_event_id and EVENT_NUMBER.fullmatch(last_event_id):
@@ -124,6 +136,48 @@ def build_router(engine: Engine) -> APIRouter:
         """What a picture (the raw file) tells about how it was made, as a request and what could not be mapped."""
         back = await asyncio.to_thread(engine.read_infotext, await _body(request))
         return {"request": back.request.to_dict(), "start": dict(back.start), "unmapped": list(back.unmapped)}
+
+    @router.post("/api/v1/training", status_code=201, openapi_extra=_TRAINING_BODY)
+    def train(body: Annotated[Any, Body()]) -> dict[str, Any]:
+        """Queue a training; what the body leaves out is as its kind recommends.  The answer is the job."""
+        return engine.submit_training(body).to_dict()
+
+    @router.get("/api/v1/training/kinds")
+    def training_kinds() -> list[dict[str, Any]]:
+        """What can be taught: the name for requests, what people read, a schema of the ``options``, other defaults."""
+        return [
+            {
+                "name": kind.name,
+                "label": kind.label,
+                "summary": kind.summary,
+                "options": TypeAdapter(kind.options).json_schema(),
+                "defaults": dict(kind.defaults),
+            }
+            for kind in engine.training_kinds()
+        ]
+
+    @router.get("/api/v1/training/{job_id}")
+    def training(job_id: str) -> dict[str, Any]:
+        """A training as it stands now: the job, its losses, the steps with samples, left-out files, the file made."""
+        return engine.training(job_id).to_dict()
+
+    @router.post("/api/v1/training/{job_id}/pause")
+    def pause(job_id: str) -> dict[str, Any]:
+        """Let a training wait, after it wrote a checkpoint; others may run meanwhile."""
+        engine.pause(job_id)
+        return engine.job(job_id).to_dict()
+
+    @router.post("/api/v1/training/{job_id}/go-on")
+    def go_on(job_id: str) -> dict[str, Any]:
+        """Queue a training that was paused, interrupted or failed again: it goes on from its last checkpoint."""
+        engine.go_on(job_id)
+        return engine.job(job_id).to_dict()
+
+    @router.get("/api/v1/training/{job_id}/samples/{step}.png")
+    def sample(job_id: str, step: int) -> FileResponse:
+        """The samples drawn after a step, one picture."""
+        path = engine.sample_path(job_id, step)
+        return FileResponse(path, media_type="image/png", content_disposition_type="inline")
 
     @router.get("/api/v1/checkpoints")
     def checkpoints(refresh: bool = False) -> list[dict[str, Any]]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
-import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -22,12 +20,15 @@ from webui.checkpoints.library import Library
 from webui.diffusion.schedules import Schedule
 from webui.engine.catalogue import CheckpointEntry, with_advice
 from webui.engine.events import Events
-from webui.engine.executor import Executor, Order, Report
+from webui.engine.executor import Executor, Order, Report, Trainer, TrainerProcess
 from webui.engine.inputs import InputStore, reproduction_store
-from webui.engine.jobs import Event, Job, JobState, Output, Progress
+from webui.engine.jobs import TRAINING, Event, Job, JobState, Output, Progress
+from webui.engine.ledger import Ledger, told_again
 from webui.engine.outputs import OutputFolder
 from webui.engine.resolve import read_back, resolve
 from webui.engine.store import JobStore
+from webui.engine.training import TrainingQueue, read_request
+from webui.engine.training_view import TrainingView, TrainingViews
 from webui.errors import DEFECT, MetadataError, NotFoundError, OutputError, RequestError, WebUIError
 from webui.images.pixels import read_pixels
 from webui.metadata import infotext
@@ -37,22 +38,21 @@ from webui.plugins.manager import DROP_IN_PACKAGES, MAX_PROBLEMS, TAB_PACKAGE, P
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
 from webui.settings import Settings
+from webui.training.kinds import TrainingKind
 
 log = logging.getLogger(__name__)
 
 SERVER_PACKAGES = (*DROP_IN_PACKAGES, TAB_PACKAGE)
 KEPT_PREVIEWS = 50
 DISK_WAIT_S = 5.0
-TOLD_AGAIN = 10**15
-"""Event numbers of a job told from the store begin here.
-
-Those of a job taken up again after a restart begin at the time in milliseconds: also above all that came before.
-"""
 
 
 @dataclass
 class Engine:
-    """Jobs wait in the store; one thread hands them to the executor and records what it hears."""
+    """Jobs wait in the store; one thread hands them to the executor and records what it hears.
+
+    Trainings have a queue and a process of their own (:class:`TrainingQueue`), which waits while pictures are made.
+    """
 
     settings: Settings
     executor: Executor
@@ -60,49 +60,53 @@ class Engine:
     library: Library
     store: JobStore
     inputs: InputStore
+    trainer: Trainer
     events: Events = field(default_factory=Events)
 
     def __post_init__(self) -> None:
-        self._live: OrderedDict[str, Job] = OrderedDict()
-        self._unsaved: dict[str, Job] = {}
+        self._ledger = Ledger(self.store, self.events)
+        self._training = TrainingQueue(self._ledger, self.trainer, self.library.refresh, self._note_problem)
+        self._views = TrainingViews(self.settings.outputs_dir)
         self._thread: threading.Thread | None = None
         self._previews: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
-        self._lock = threading.RLock()
+        self._lock = self._ledger.lock
         self._wake = threading.Event()
+        self._sharing = threading.Lock()
         self._closed = False
         self._problems: list[str] = []
         self._to_reproduce = reproduction_store(self.settings)
 
     @classmethod
-    def create(cls, settings: Settings, executor: Executor) -> Engine:
-        """An engine on the folders of the settings, with the job list of an earlier run taken up again."""
+    def create(cls, settings: Settings, executor: Executor, trainer: Trainer | None = None) -> Engine:
+        """An engine on the folders of the settings, with the job list of an earlier run taken up again.
+
+        ``trainer`` None teaches in a process of its own, which is started with the first training.
+        """
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         plugins = Plugins.load(settings.extensions_dir if settings.load_extensions else None, packages=SERVER_PACKAGES)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         store = JobStore(settings.state_dir / "jobs.sqlite3")
-        return cls(settings, executor, plugins, library, store, InputStore(settings.state_dir / "inputs"))
+        inputs = InputStore(settings.state_dir / "inputs")
+        return cls(settings, executor, plugins, library, store, inputs, trainer or TrainerProcess(settings))
 
     def start(self) -> None:
         """Take up unfinished jobs, load the default model, and begin to work."""
         OutputFolder(self.settings.outputs_dir).clean()
-        for job in self.store.recover():
-            log.warning("job %s: %s", job.id, job.error)
-        for job in self.store.in_state(JobState.QUEUED):
-            self.events.begin(job.id, int(time.time() * 1000))
-            self.events.tell(job.id, "queued", asdict(job.progress))
-            for output in job.outputs:
-                self.events.tell(job.id, "picture", asdict(output))
+        self._ledger.begin()
         for digest in self._to_reproduce.digests():
             self._drop(digest)
         self.executor.warm_up()
         self._thread = threading.Thread(target=self._work, name="queue", daemon=True)
         self._thread.start()
+        self._training.start()
+        self._share()
 
     def close(self) -> None:
-        """Stop working.  A job under way goes back into the queue for the next start."""
+        """Stop working.  A job under way goes back into the queue for the next start; a training saves first."""
         self._closed = True
         self._wake.set()
         self.executor.close()
+        self._training.close()
         if self._thread is not None:
             self._thread.join(timeout=10)
         self.store.close()
@@ -144,30 +148,57 @@ class Engine:
         with self._lock:  # another job about the same file does not drop it in between
             return self._queue("reproduce", request, picture=self._to_reproduce.put(data))
 
+    def submit_training(self, plain: Any) -> Job:
+        """Queue a training given as plain values; what they leave out is as its kind recommends.
+
+        Raises RequestError when it names a kind, a folder or a checkpoint that is not here.
+        """
+        self.library.refresh()
+        request = read_request(plain, self.plugins.training_kinds, self.library)
+        job = self._ledger.add(TRAINING, request.to_dict(), Progress(steps=request.steps))
+        self._training.wake()
+        return job
+
+    def pause(self, job_id: str) -> None:
+        """Let a training wait, with a checkpoint on disk, until :meth:`go_on`.  Raises NotFoundError, RequestError."""
+        self._training.pause(job_id)
+
+    def go_on(self, job_id: str) -> None:
+        """Queue a training that was paused or interrupted, or that failed, again: from its last checkpoint.
+
+        Raises NotFoundError, and RequestError for a job that cannot go on.
+        """
+        self._training.go_on(job_id)
+
+    def training(self, job_id: str) -> TrainingView:
+        """What a training shows: losses, samples, files.  Raises NotFoundError, and RequestError for other jobs."""
+        return self._views.view(self.job(job_id))
+
+    def sample_path(self, job_id: str, step: int) -> Path:
+        """The picture with a training's samples after a step.  Raises NotFoundError."""
+        return self._views.sample(self.job(job_id), step)
+
+    def training_kinds(self) -> list[TrainingKind]:
+        """What can be taught, in the order of registration."""
+        return list(self.plugins.training_kinds.values())
+
     def job(self, job_id: str) -> Job:
         """A job as it stands now.  Raises NotFoundError."""
-        with self._lock:
-            live = self._live.get(job_id)
-        job = live or self.store.job(job_id)
-        return self._placed(job)
+        return self._ledger.job(job_id)
 
     def jobs(self, limit: int = 50) -> list[Job]:
         """The newest jobs first."""
-        with self._lock:
-            live = dict(self._live)
-        return [self._placed(live.get(job.id, job)) for job in self.store.recent(limit)]
+        return self._ledger.recent(limit)
 
     def active(self) -> list[Job]:
-        """The running job, then the queued ones in order."""
-        found = self.store.in_state(JobState.RUNNING, JobState.QUEUED)
-        running = [self.job(job.id) for job in found if job.state is JobState.RUNNING]
-        queued = [job for job in found if job.state is JobState.QUEUED]
-        return [job for job in running if not job.state.is_over] + [
-            replace(job, ahead=len(running) + number) for number, job in enumerate(queued)
-        ]
+        """The running jobs, then the queued ones in order, then paused trainings."""
+        return self._ledger.active()
 
     def interrupt(self, job_id: str) -> None:
         """Stop a running job between two steps, or take a queued one out of the queue.  Raises NotFoundError."""
+        if self.job(job_id).kind == TRAINING:
+            self._training.interrupt(job_id)
+            return
         with self._lock:
             job = self.job(job_id)
             if job.state is JobState.QUEUED:
@@ -257,7 +288,7 @@ class Engine:
         """The events of a job as they happen; those of a job from before a restart are told from the store."""
         job = await asyncio.to_thread(self.job, job_id)
         if job.state.is_over and not self.events.knows(job_id):
-            for event in _told_again(job):
+            for event in told_again(job):
                 if event.number > after:
                     yield event
             return
@@ -265,22 +296,15 @@ class Engine:
             yield event
 
     def _queue(self, kind: str, request: Mapping[str, Any], *, pictures: int = 1, picture: str = "") -> Job:
-        job = Job(
-            id=uuid.uuid4().hex,
-            kind=kind,
-            state=JobState.QUEUED,
-            request=request,
-            progress=Progress(pictures=pictures),
-            created=time.time(),
-        )
-        self.store.add(job, picture)
-        self.events.tell(job.id, "queued", asdict(job.progress))
+        job = self._ledger.add(kind, request, Progress(pictures=pictures), picture)
+        self._share()
         self._wake.set()
-        return self.job(job.id)
+        return job
 
-    def _placed(self, job: Job) -> Job:
-        """The job with its place in the queue."""
-        return replace(job, ahead=self.store.ahead(job.id)) if job.state is JobState.QUEUED else job
+    def _share(self) -> None:
+        """Let trainings wait while pictures are wanted: both compute on the same device."""
+        with self._sharing:
+            self.trainer.hold(self.store.wants_pictures())
 
     def _drop(self, digest: str) -> None:
         """Forget a file that was sent to be reproduced, unless a job still needs it."""
@@ -292,7 +316,8 @@ class Engine:
         while not self._closed:
             self._wake.clear()
             try:
-                self._save_late()
+                if self._ledger.save_late():
+                    self._share()
                 job = self.store.next_queued()
                 if job is not None:
                     self._compute(job)
@@ -302,20 +327,11 @@ class Engine:
                 log.error("%s", error)  # the job list cannot be used: wait for the disk, nothing is lost
                 self._wake.wait(timeout=DISK_WAIT_S)
 
-    def _save_late(self) -> None:
-        """Record how jobs ended that could not be recorded then."""
-        for job in list(self._unsaved.values()):
-            self.store.save(job)
-            del self._unsaved[job.id]
-
     def _compute(self, job: Job) -> None:
-        with self._lock:
-            if self.store.job(job.id).state is not JobState.QUEUED:
-                return
-            job = replace(job, state=JobState.RUNNING, started=time.time(), ahead=0)
-            self.store.begin(job)
-            self._keep(job)
-        self.events.tell(job.id, "started", asdict(job.progress))
+        started = self._ledger.start(job)
+        if started is None:
+            return
+        job = started
         order = Order(
             job=job.id,
             kind=job.kind,
@@ -332,25 +348,24 @@ class Engine:
             if not isinstance(error, WebUIError):
                 log.exception("job %s", job.id)
             sentence = str(error) if isinstance(error, WebUIError) else DEFECT
-            self._finish(self._live[job.id], JobState.FAILED, {"error": sentence})
+            self._finish(self._ledger.live(job.id), JobState.FAILED, {"error": sentence})
 
     def _hear(self, job_id: str, report: Report) -> None:
-        job = self._live[job_id]
+        job = self._ledger.live(job_id)
         data = dict(report.data)
         if report.kind in ("progress", "preview"):
             self._progress(job, report)
         elif report.kind == "picture":
             output = Output(**data)
             self.store.add_output(job_id, output)
-            self._keep(replace(job, outputs=(*job.outputs, output)))
+            self._ledger.keep(replace(job, outputs=(*job.outputs, output)))
             self.events.tell(job_id, "picture", data)
         elif report.kind == "request":
-            self._keep(replace(job, request=data))
+            self._ledger.keep(replace(job, request=data))
         elif report.kind == "verdict":
-            self._keep(replace(job, verdict=data))
+            self._ledger.keep(replace(job, verdict=data))
         elif report.kind == "problem":
-            if data["sentence"] not in self._problems and len(self._problems) < MAX_PROBLEMS:
-                self._problems.append(str(data["sentence"]))
+            self._note_problem(str(data["sentence"]))
         elif report.kind == "done":
             self._finish(job, JobState.DONE, dict(job.verdict or {}))
         elif report.kind == "interrupted":
@@ -360,7 +375,7 @@ class Engine:
 
     def _progress(self, job: Job, report: Report) -> None:
         progress = Progress(**report.data)
-        self._keep(replace(job, progress=progress))
+        self._ledger.keep(replace(job, progress=progress))
         if report.kind == "preview":
             with self._lock:
                 self._previews[job.id] = (progress.preview, report.blob)
@@ -369,35 +384,16 @@ class Engine:
         self.events.tell(job.id, "preview" if report.kind == "preview" else "step", asdict(progress))
 
     def _finish(self, job: Job, state: JobState, data: Mapping[str, Any]) -> None:
-        progress = replace(job.progress, eta_s=None, phase=state.value)
-        job = replace(job, state=state, error=data.get("error"), finished=time.time(), ahead=0, progress=progress)
-        self._keep(job)
+        if not self._ledger.finish(job, state, data):
+            self._wake.set()
+            return
         try:
-            self.store.save(job)
             if job.kind == "reproduce":
                 self._drop(self.store.picture(job.id))
+            self._share()
         except OutputError as error:
             log.error("%s", error)
-            self._unsaved[job.id] = job
-            self._wake.set()
-        self.events.tell(job.id, state.value, data)
 
-    def _keep(self, job: Job) -> None:
-        with self._lock:
-            self._live[job.id] = job
-            self._live.move_to_end(job.id)
-            over = [kept.id for kept in self._live.values() if kept.state.is_over and kept.id not in self._unsaved]
-            for old in over[: max(len(self._live) - KEPT_PREVIEWS, 0)]:
-                del self._live[old]
-
-
-def _told_again(job: Job) -> list[Event]:
-    """The events that matter of a job that is over, from its record.
-
-    Their numbers are above all that were told while it ran: a listener that resumes hears how it ended.
-    """
-    pictures = [
-        Event(job.id, TOLD_AGAIN + number, "picture", asdict(output)) for number, output in enumerate(job.outputs)
-    ]
-    data: dict[str, Any] = {"error": job.error} if job.error else dict(job.verdict or {})
-    return [*pictures, Event(job.id, TOLD_AGAIN + len(pictures), job.state.value, data)]
+    def _note_problem(self, sentence: str) -> None:
+        if sentence not in self._problems and len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(sentence)

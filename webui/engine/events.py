@@ -17,8 +17,8 @@ from webui.engine.jobs import Event
 
 KEPT_JOBS = 200
 """Histories of so many jobs stay in memory; older jobs are told from the store."""
-PASSING = frozenset({"step", "preview"})
-"""Kinds of which only the newest matters to a listener that comes late."""
+PASSING = {"step": 1, "preview": 1, "loss": 20, "sample": 20, "saved": 1}
+"""Kinds of which only so many of the newest matter to a listener that comes late."""
 
 
 @dataclass
@@ -47,13 +47,20 @@ class Events:
             history = self._histories.setdefault(job, _History())
             history.count += 1
             if kind in PASSING:
-                history.events = [event for event in history.events if event.kind != kind]
+                _drop_oldest(history, kind, PASSING[kind] - 1)
             history.events.append(Event(job, history.count, kind, dict(data)))
             listeners = list(history.listeners)
             self._forget_old()
         for loop, wake in listeners:
             with suppress(RuntimeError):  # the listener's event loop is closed
                 loop.call_soon_threadsafe(wake.set)
+
+    def reopen(self, job: str, number: int) -> None:
+        """Take up a job that was over: its end is none any more, and events count on from ``number`` at least."""
+        with self._lock:
+            history = self._histories.setdefault(job, _History())
+            history.events = [event for event in history.events if not event.is_last]
+            history.count = max(history.count, number)
 
     def since(self, job: str, after: int = 0) -> list[Event]:
         """The kept events of a job with a number above ``after``."""
@@ -103,3 +110,11 @@ class Events:
             history = self._histories[job]
             if not history.listeners and history.events and history.events[-1].is_last:
                 del self._histories[job]
+
+
+def _drop_oldest(history: _History, kind: str, kept: int) -> None:
+    """Forget all events of a kind but the newest ``kept``."""
+    numbers = [event.number for event in history.events if event.kind == kind]
+    gone = set(numbers[: max(len(numbers) - kept, 0)])
+    if gone:
+        history.events = [event for event in history.events if event.number not in gone]

@@ -34,12 +34,15 @@ MALLOC = {
 }
 """glibc keeps freed blocks instead of giving them to the kernel at every convolution (see benchmarks/README.md)."""
 
+STOPPING_S = 20.0
+"""So long the server waits for a training to write its checkpoint when it stops."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """A job to compute.  ``done`` are picture indices that exist already (a job taken up again after a restart).
 
-    ``kind`` is "generate" (``request``) or "reproduce" (``picture``: the SHA-256 of the stored picture).
+    ``kind`` is "generate" or "train" (``request``) or "reproduce" (``picture``: the SHA-256 of the stored picture).
     """
 
     job: str
@@ -55,8 +58,9 @@ class Report:
 
     ``kind``: "progress" (fields of jobs.Progress), "preview" (``blob``: a JPEG), "picture" (fields of jobs.Output,
     told after the file is safely on disk), "verdict" (a reproduction's), "request" (the request as plugins rewrote it),
-    "problem" ({"sentence"}, of an extension); and one of the three that end a job: "done", "interrupted", "failed"
-    ({"error", "status"}).
+    "problem" ({"sentence"}, of an extension); of a training also "loss" ({"points"}), "sample" and "saved" ({"step"})
+    and "exported" ({"path"}); and one of the three that end a job: "done", "interrupted", "failed" ({"error",
+    "status"}).
     """
 
     kind: str
@@ -74,10 +78,14 @@ Tell = Callable[[Report], None]
 
 @dataclass
 class Control:
-    """The two wishes that reach a running job.  Set from another thread, seen between two moments."""
+    """The wishes that reach a running job.  Set from another thread, seen between two moments.
+
+    ``held`` belongs to the process: a training waits as long as it is set.
+    """
 
     interrupted: Event = field(default_factory=Event)
     skipped: Event = field(default_factory=Event)
+    held: Event = field(default_factory=Event)
 
 
 class Executor(Protocol):
@@ -108,6 +116,43 @@ class Executor(Protocol):
         ...
 
 
+class Trainer(Protocol):
+    """Computes trainings, one at a time, beside the pictures."""
+
+    def run(self, order: Order, tell: Tell) -> None:
+        """Teach and return when it is over.  Raises WorkerError when the place it ran in is lost."""
+        ...
+
+    def interrupt(self, job: str) -> None:
+        """Stop the training between two steps, with a checkpoint."""
+        ...
+
+    def hold(self, on: bool) -> None:
+        """Let whatever is taught wait, now and until told otherwise."""
+        ...
+
+    def rest(self) -> None:
+        """Free everything: nothing is left to teach for now."""
+        ...
+
+    def close(self) -> None:
+        """Stop whatever runs, with a checkpoint, and free everything."""
+        ...
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a worker process does: its word on the command line, and for people what is lost when it ends."""
+
+    name: str
+    does: str
+    after: str
+
+
+GENERATING = Role("generate", "computes pictures", "It is started again; finished pictures are kept.")
+TEACHING = Role("teach", "teaches", "What was learnt up to the last checkpoint is kept.")
+
+
 @dataclass
 class _Life:
     """One worker process from start to end: its pipe, what it reported, and how far it came.
@@ -125,14 +170,16 @@ class _Life:
 
 
 class WorkerProcess:
-    """An Executor in a process of its own, started at once and started anew when it dies.
+    """An Executor in a process of its own, started at once and started anew when it dies (if not for teaching).
 
     One that dies before it is ready is not started again until there is a job for it, and one that dies over its first
     order starts without loading a model, so that a model too large for the memory is not loaded for ever.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, role: Role = GENERATING, *, held: bool = False) -> None:
         self._settings = settings
+        self._role = role
+        self._held = held
         self._lock = Lock()
         self._closed = False
         self._unwanted = ""
@@ -161,6 +208,8 @@ class WorkerProcess:
         except BaseException:
             self.interrupt(order.job)
             raise
+        finally:
+            self._unwanted = ""  # the same job may be run again
 
     def interrupt(self, job: str) -> None:
         """See Executor."""
@@ -170,6 +219,12 @@ class WorkerProcess:
     def skip(self, job: str) -> None:
         """See Executor."""
         self._send({"type": "skip", "job": job})
+
+    def hold(self, on: bool) -> None:
+        """See Trainer."""
+        with self._lock:
+            self._held = on
+            self._send({"type": "hold", "on": on})
 
     def warm_up(self) -> None:
         """See Executor."""
@@ -208,7 +263,7 @@ class WorkerProcess:
 
     def _start(self) -> _Life:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "webui.engine.worker"],
+            [sys.executable, "-P", "-m", "webui.engine.worker", self._role.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl+C in the terminal is for the server, which then ends the worker
@@ -218,6 +273,8 @@ class WorkerProcess:
         life = _Life(process, Wire(process.stdin))  # type: ignore[arg-type]
         try:
             life.wire.send({"type": "settings", "settings": self._settings.to_dict()})
+            if self._held:
+                life.wire.send({"type": "hold", "on": True})
         except OSError:
             log.debug("the worker is gone before it began")
         incoming = Wire(process.stdout)  # type: ignore[arg-type]
@@ -239,7 +296,7 @@ class WorkerProcess:
         if self._closed:
             return
         log.warning("%s", self._epitaph(life))
-        if life.readies:
+        if life.readies and self._role is GENERATING:
             self._revive(warm=life.readies > 1)
 
     def _revive(self, *, warm: bool) -> None:
@@ -257,7 +314,77 @@ class WorkerProcess:
             return life.fatal
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         advice = " (often: not enough memory; try a smaller size or close other programs)" if code in (-9, 137) else ""
-        return f"The process that computes pictures {how}{advice}. It is started again; finished pictures are kept."
+        return f"The process that {self._role.does} {how}{advice}. {self._role.after}"
+
+
+class TrainerProcess:
+    """A Trainer in a process of its own, there only while there is something to teach."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = Lock()
+        self._process: WorkerProcess | None = None
+        self._job = ""
+        self._idle = Event()
+        self._idle.set()
+        self._unwanted = ""
+        self._held = self._closed = False
+
+    def run(self, order: Order, tell: Tell) -> None:
+        """See Trainer."""
+        with self._lock:
+            if self._closed:
+                raise WorkerError("The program is being closed.")
+            if self._process is None:
+                self._process = WorkerProcess(self._settings, TEACHING, held=self._held)
+            process = self._process
+            self._job = order.job
+            self._idle.clear()
+            if self._unwanted == order.job:  # the wish to stop came before the order
+                process.interrupt(order.job)
+        try:
+            process.run(order, tell)
+        finally:
+            self._job = self._unwanted = ""
+            self._idle.set()
+
+    def interrupt(self, job: str) -> None:
+        """See Trainer."""
+        with self._lock:
+            self._unwanted = job
+            if self._process is not None:
+                self._process.interrupt(job)
+
+    def hold(self, on: bool) -> None:
+        """See Trainer."""
+        with self._lock:
+            if self._held == on:
+                return
+            self._held = on
+            if self._process is not None:
+                self._process.hold(on)
+
+    def rest(self) -> None:
+        """See Trainer."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.close()
+
+    def close(self) -> None:
+        """See Trainer; a step that takes longer than ``STOPPING_S`` is lost with those since the last checkpoint."""
+        with self._lock:
+            self._closed = True
+        if self._job:
+            self.interrupt(self._job)
+            self._idle.wait(STOPPING_S)
+        self.rest()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, None when there is nothing to teach."""
+        with self._lock:
+            return self._process.pid if self._process is not None else None
 
 
 def _python_path() -> dict[str, str]:

@@ -7,12 +7,20 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+TRAINING = "train"
+"""The kind of a training job; all other kinds make pictures."""
+
 
 class JobState(StrEnum):
-    """Where a job stands.  ``INTERRUPTED`` keeps the pictures that were finished."""
+    """Where a job stands.
+
+    ``INTERRUPTED`` keeps the pictures that were finished.  ``PAUSED`` is a training that waits, with a checkpoint on
+    disk, until a person lets it go on.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     DONE = "done"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
@@ -20,7 +28,7 @@ class JobState(StrEnum):
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen to the job."""
-        return self not in (JobState.QUEUED, JobState.RUNNING)
+        return self not in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +51,8 @@ class Progress:
     ``step`` of ``steps`` counts model steps over all pictures; ``picture`` of ``pictures`` counts from 1.
     ``eta_s`` is the expected time left in seconds, None until a step was timed.  ``preview`` is the number of the
     newest preview (0: none yet).  ``phase`` is a word for a person: "waiting", "loading the model", "sampling",
-    "decoding", "saving".
+    "decoding", "saving"; of a training, whose steps are those of learning, also "encoding pictures 300 of 4000",
+    "training", "waiting for pictures to be finished".
     """
 
     step: int = 0
@@ -59,8 +68,9 @@ class Progress:
 class Job:
     """A job as the store keeps it.  Times are seconds since 1970; ``request`` is ``GenerationRequest.to_dict()``.
 
-    ``kind`` is "generate" or "reproduce"; a reproduction's ``verdict`` is the plain form of ``metadata.verdict``.
-    ``ahead`` counts the jobs that come first in the queue.
+    ``kind`` is "generate", "reproduce" or "train"; a reproduction's ``verdict`` is the plain form of
+    ``metadata.verdict``.  A training's ``request`` is ``TrainingRequest.to_dict()``, and ``files`` are the absolute
+    paths of the model files that came out.  ``ahead`` counts the jobs that come first in the queue.
     """
 
     id: str
@@ -69,6 +79,7 @@ class Job:
     request: Mapping[str, Any]
     progress: Progress = field(default_factory=Progress)
     outputs: tuple[Output, ...] = ()
+    files: tuple[str, ...] = ()
     error: str | None = None
     verdict: Mapping[str, Any] | None = None
     created: float = 0.0
@@ -89,9 +100,11 @@ class Event:
     """One thing that happened to a job.
 
     ``number`` counts up within the job, so that a listener can resume after the last one it saw.  ``kind`` is one of
-    "queued", "started", "step", "preview", "picture", "done", "failed", "interrupted"; ``data`` are plain values:
-    the fields of :class:`Progress` for "queued", "started", "step" and "preview"; those of :class:`Output` for
-    "picture"; ``{"error": sentence}`` for "failed"; the verdict, if any, for "done".
+    "queued", "started", "step", "preview", "picture", "done", "failed", "interrupted", and of a training "paused",
+    "loss", "sample", "saved", "exported"; ``data`` are plain values: the fields of :class:`Progress` for "queued",
+    "started", "paused", "step" and "preview"; those of :class:`Output` for "picture"; ``{"points": [[step, loss,
+    rate], ...]}`` for "loss"; ``{"step"}`` for "sample" and "saved"; ``{"path"}`` for "exported"; ``{"error":
+    sentence}`` for "failed"; the verdict, if any, for "done".
     """
 
     job: str

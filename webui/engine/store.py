@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from webui.engine.jobs import Job, JobState, Output, Progress
+from webui.engine.jobs import TRAINING, Job, JobState, Output, Progress
 from webui.errors import NotFoundError, OutputError
 
 SCHEMA = """
@@ -31,8 +31,18 @@ CREATE TABLE IF NOT EXISTS outputs (
 );
 CREATE INDEX IF NOT EXISTS outputs_job ON outputs (job, picture_index);
 """
+ADDED_COLUMNS = {"files": "TEXT NOT NULL DEFAULT '[]'"}
+"""Columns of ``jobs`` that job lists of earlier versions lack."""
 MAX_ATTEMPTS = 2
-"""A job that was under way when the program ended is taken up again this many times in all."""
+"""A job that was under way when the program ended is begun so many times in all."""
+MAX_TRAINING_ATTEMPTS = 4
+"""A training is begun so many times in all without coming to a new checkpoint."""
+GIVEN_UP = "The program ended twice while this job was under way, so it was not started again."
+GIVEN_UP_TRAINING = (
+    "The training ended four times before it came to a new checkpoint, so it was not started again; its last "
+    "checkpoint is kept, and it can be gone on with."
+)
+UNFINISHED = (JobState.QUEUED.value, JobState.RUNNING.value)
 
 
 @dataclass
@@ -50,6 +60,10 @@ class JobStore:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 self._database.execute(f"PRAGMA {pragma}").close()
             self._database.executescript(SCHEMA)
+            present = {row["name"] for row in self._database.execute("PRAGMA table_info(jobs)")}
+            for column, declared in ADDED_COLUMNS.items():
+                if column not in present:
+                    self._database.execute(f"ALTER TABLE jobs ADD COLUMN {column} {declared}").close()
         except sqlite3.Error as error:
             raise OutputError(f"The job list {self.path} cannot be opened: {error}.") from error
 
@@ -62,12 +76,13 @@ class JobStore:
         )  # fmt: skip
 
     def save(self, job: Job) -> None:
-        """Record a job's state, progress, request, error and verdict."""
+        """Record a job's state, progress, request, files, error and verdict."""
         self._write(
-            "UPDATE jobs SET state = ?, request = ?, progress = ?, error = ?, verdict = ?, started = ?, finished = ? "
-            "WHERE id = ?",
-            (job.state.value, json.dumps(dict(job.request)), json.dumps(asdict(job.progress)), job.error,
-             json.dumps(job.verdict) if job.verdict is not None else None, job.started, job.finished, job.id),
+            "UPDATE jobs SET state = ?, request = ?, progress = ?, files = ?, error = ?, verdict = ?, started = ?, "
+            "finished = ? WHERE id = ?",
+            (job.state.value, json.dumps(dict(job.request)), json.dumps(asdict(job.progress)), json.dumps(job.files),
+             job.error, json.dumps(job.verdict) if job.verdict is not None else None, job.started, job.finished,
+             job.id),
         )  # fmt: skip
 
     def begin(self, job: Job) -> None:
@@ -79,6 +94,16 @@ class JobStore:
         """Put a job that was under way back into the queue; the attempt does not count."""
         self.save(replace(job, state=JobState.QUEUED, started=None))
         self._write("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
+
+    def count_attempts(self, job: Job, attempts: int) -> None:
+        """Record a job, and that it was begun so many times (since its last checkpoint, for a training)."""
+        self.save(job)
+        self._write("UPDATE jobs SET attempts = ? WHERE id = ?", (attempts, job.id))
+
+    def may_begin_again(self, job: Job) -> bool:
+        """Whether a job that was under way when its process ended is begun once more."""
+        rows = self._read("SELECT attempts FROM jobs WHERE id = ?", (job.id,))
+        return bool(rows) and rows[0]["attempts"] < (MAX_TRAINING_ATTEMPTS if job.kind == TRAINING else MAX_ATTEMPTS)
 
     def add_output(self, job_id: str, output: Output) -> None:
         """Record a saved picture."""
@@ -103,24 +128,31 @@ class JobStore:
         marks = ", ".join("?" * len(states))
         return self._jobs(f"WHERE state IN ({marks}) ORDER BY number", [state.value for state in states])
 
-    def next_queued(self) -> Job | None:
-        """The oldest job in the queue, None when there is none."""
-        found = self._jobs("WHERE state = ? ORDER BY number LIMIT 1", (JobState.QUEUED.value,))
+    def next_queued(self, training: bool = False) -> Job | None:
+        """The oldest job in the queue of pictures, or of trainings; None when there is none."""
+        found = self._jobs(
+            "WHERE state = ? AND (kind = ?) = ? ORDER BY number LIMIT 1", (JobState.QUEUED.value, TRAINING, training)
+        )
         return found[0] if found else None
 
+    def wants_pictures(self) -> bool:
+        """Whether a job that makes pictures is under way or queued."""
+        return bool(
+            self._read("SELECT 1 FROM jobs WHERE state IN (?, ?) AND kind != ? LIMIT 1", (*UNFINISHED, TRAINING))
+        )
+
     def ahead(self, job_id: str) -> int:
-        """How many jobs are under way or were queued before this one."""
+        """How many jobs of the same queue are under way or were queued before this one."""
         rows = self._read(
-            "SELECT count(*) AS ahead FROM jobs WHERE state = ? OR "
-            "(state = ? AND number < (SELECT number FROM jobs WHERE id = ?))",
-            (JobState.RUNNING.value, JobState.QUEUED.value, job_id),
+            "SELECT count(*) AS ahead FROM jobs, (SELECT number AS own, kind AS own_kind FROM jobs WHERE id = ?) "
+            "WHERE (kind = ?) = (own_kind = ?) AND (state = ? OR (state = ? AND number < own))",
+            (job_id, TRAINING, TRAINING, JobState.RUNNING.value, JobState.QUEUED.value),
         )
         return int(rows[0]["ahead"])
 
     def needs_picture(self, digest: str) -> bool:
         """Whether a job that is not over is about the file with this digest."""
-        unfinished = (JobState.QUEUED.value, JobState.RUNNING.value)
-        return bool(self._read("SELECT 1 FROM jobs WHERE state IN (?, ?) AND picture = ?", (*unfinished, digest)))
+        return bool(self._read("SELECT 1 FROM jobs WHERE state IN (?, ?) AND picture = ?", (*UNFINISHED, digest)))
 
     def picture(self, job_id: str) -> str:
         """The digest of the file that a reproduction is about, "" for other jobs."""
@@ -135,18 +167,17 @@ class JobStore:
         return _output(rows[0])
 
     def recover(self) -> list[Job]:
-        """After a restart: put jobs that were under way back into the queue, or mark them failed after two attempts.
+        """After a restart: put jobs that were under way back into the queue, or mark them failed after some attempts.
 
         Returns the jobs that failed so.
         """
         failed = []
-        for row in self._read("SELECT id, attempts FROM jobs WHERE state = ?", (JobState.RUNNING.value,)):
-            job = self.job(row["id"])
-            if row["attempts"] < MAX_ATTEMPTS:
+        for job in self.in_state(JobState.RUNNING):
+            if self.may_begin_again(job):
                 progress = replace(job.progress, preview=0)  # previews are kept in memory only
                 self.save(replace(job, state=JobState.QUEUED, started=None, progress=progress))
             else:
-                error = "The program ended twice while this job was under way, so it was not started again."
+                error = GIVEN_UP_TRAINING if job.kind == TRAINING else GIVEN_UP
                 failed.append(replace(job, state=JobState.FAILED, error=error, finished=time.time()))
                 self.save(failed[-1])
         return failed
@@ -168,6 +199,7 @@ class JobStore:
             request=json.loads(row["request"]),
             progress=Progress(**json.loads(row["progress"])),
             outputs=tuple(map(_output, outputs)),
+            files=tuple(json.loads(row["files"])),
             error=row["error"],
             verdict=json.loads(row["verdict"]) if row["verdict"] else None,
             created=row["created"],

@@ -1,4 +1,6 @@
-"""The worker process: hears orders on standard input, computes them, reports on standard output.
+"""A worker process: hears orders on standard input, computes them, reports on standard output.
+
+``python -m webui.engine.worker generate`` makes pictures, ``… teach`` teaches.
 
 One thread computes, one listens, so that a wish to stop arrives while a step is under way.  When the server is gone
 (end of input) the process ends at once; what it had saved is whole.
@@ -13,15 +15,31 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Protocol
 
-from webui.engine.executor import Control, Order, Report
+from webui.engine.executor import GENERATING, TEACHING, Control, Order, Report, Tell
 from webui.engine.wire import Wire
 from webui.errors import WebUIError
 from webui.settings import Settings
 
 log = logging.getLogger("webui.worker")
+
+
+TEACHING_NICENESS = 5
+"""A training takes what the page, and whatever else a person does, leave."""
+
+
+class Computer(Protocol):
+    """What computes the orders."""
+
+    def run(self, order: Order, tell: Tell, control: Control) -> None:
+        """Compute an order; tells how it ends and never raises for a job's own failure."""
+        ...
+
+    def warm_up(self) -> None:
+        """Get ready for the first order."""
+        ...
 
 
 @dataclass
@@ -30,7 +48,9 @@ class Worker:
 
     incoming: Wire
     outgoing: Wire
-    orders: SimpleQueue[Order | None] = field(default_factory=SimpleQueue)
+    role: str = GENERATING.name
+    held: Event = field(default_factory=Event)
+    orders: SimpleQueue[tuple[Order, Control] | None] = field(default_factory=SimpleQueue)
     controls: dict[str, Control] = field(default_factory=dict)
 
     def serve(self) -> None:
@@ -40,23 +60,35 @@ class Worker:
             return
         settings = Settings.from_dict(received[0]["settings"])
         Thread(target=self._listen, name="orders", daemon=True).start()
-        from webui.engine.runner import Runner  # torch
-
         try:
-            runner = Runner.start(settings)
+            computer = self._computer(settings)
         except WebUIError as error:
             self.outgoing.send({"type": "fatal", "error": str(error)})
             raise
         self._status("ready")
         while True:
-            order = self.orders.get()
+            wanted = self.orders.get()
             self._status("busy")
-            if order is None:
-                runner.warm_up()
+            if wanted is None:
+                computer.warm_up()
             else:
-                runner.run(order, partial(self._tell, order.job), self.controls[order.job])
-                del self.controls[order.job]
+                order, control = wanted
+                computer.run(order, partial(self._tell, order.job), control)
+                if self.controls.get(order.job) is control:  # not yet ordered again
+                    del self.controls[order.job]
             self._status("ready")
+
+    def _computer(self, settings: Settings) -> Computer:
+        """What this role computes with; imports torch."""
+        if self.role == TEACHING.name:
+            from webui.engine.teaching import Teacher
+
+            if hasattr(os, "nice"):
+                os.nice(TEACHING_NICENESS)
+            return Teacher.start(settings)
+        from webui.engine.runner import Runner
+
+        return Runner.start(settings)
 
     def _listen(self) -> None:
         while (received := self.incoming.receive()) is not None:
@@ -67,12 +99,14 @@ class Worker:
         kind = message["type"]
         if kind == "run":
             order = Order(**message["order"])
-            self.controls[order.job] = Control()
-            self.orders.put(order)
+            control = self.controls[order.job] = Control(held=self.held)
+            self.orders.put((order, control))
         elif kind == "warm up":
             self.orders.put(None)
-        elif control := self.controls.get(message["job"]):
-            (control.interrupted if kind == "interrupt" else control.skipped).set()
+        elif kind == "hold":
+            (self.held.set if message["on"] else self.held.clear)()
+        elif wished := self.controls.get(message["job"]):
+            (wished.interrupted if kind == "interrupt" else wished.skipped).set()
 
     def _tell(self, job: str, report: Report) -> None:
         message = {"type": "report", "job": job, "kind": report.kind, "data": dict(report.data)}
@@ -94,7 +128,7 @@ def main() -> int:
     outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        Worker(Wire(sys.stdin.buffer), Wire(outgoing)).serve()
+        Worker(Wire(sys.stdin.buffer), Wire(outgoing), role=(sys.argv[1:2] or [GENERATING.name])[0]).serve()
     except WebUIError as error:
         log.error("%s", error)
         return 2
