@@ -1,4 +1,4 @@
-"""The command line: serve, generate, reproduce, info, models.
+"""The command line: serve, generate, reproduce, train, info, models.
 
 Results go to standard output, progress and errors to standard error.  Exit codes: 0 done, 1 done with another outcome
 than hoped for (a picture that was not reproduced bit-exactly), 2 an error that a person can act on.
@@ -10,11 +10,16 @@ import argparse
 import json
 import logging
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from threading import Event
+from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args, get_origin, get_type_hints
 
 from webui import __version__
 from webui.errors import PictureError, RequestError, WebUIError
@@ -30,13 +35,26 @@ from webui.request import (
     StartImage,
 )
 from webui.settings import Settings
+from webui.training.request import Data, Noise, Optimiser, Samples, TrainingRequest
 
 if TYPE_CHECKING:
     from webui.engine.executor import Report
     from webui.engine.runner import Runner
+    from webui.engine.teaching import Teacher
     from webui.result import MadePicture
+    from webui.training.kinds import TrainingKind
+    from webui.training.moments import Moment, Stepped
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+TRAINING_PARTS = {"data": Data, "optimiser": Optimiser, "noise": Noise, "samples": Samples}
+TRAINING_FLAGS: Mapping[tuple[str, ...], str] = {
+    ("data", "folder"): "--data",
+    ("optimiser", "name"): "--optimiser",
+    ("samples", "prompts"): "--sample-prompt",
+}
+"""Command-line options of ``train`` that are not called as their field."""
+TOLD_EVERY_S = 10.0
+"""Where there is no terminal, a training tells how far it is so often."""
 
 
 def console() -> int:
@@ -55,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     for chatty in ("httpx", "httpx2", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    parsed = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        parsed = _parser(arguments).parse_args(arguments)
         code: int = parsed.run(parsed)
         return code
     except WebUIError as error:
@@ -68,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser; options of a kind of training are known once ``arguments`` name it."""
     parser = argparse.ArgumentParser(prog="webui", description="Pictures from prompts, on your own machine.")
     parser.add_argument("--version", action="version", version=f"webui {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -81,13 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     _add_folders(reproduce)
     _add_compute(reproduce)
-    train = _command(commands, "train", _train, "teach a model something")
-    train.add_argument("--config", type=Path, required=True, metavar="FILE", help="the training request as JSON")
-    train.add_argument(
-        "--run", dest="folder", type=Path, required=True, metavar="FOLDER", help="where the run is kept; resumed if begun"
-    )
-    _add_folders(train)
-    _add_compute(train)
+    _add_train(commands, arguments[1:] if arguments[:1] == ["train"] else None)
     info = _command(commands, "info", _info, "show how a picture was made")
     info.add_argument("file", type=Path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="print everything the file carries as JSON")
@@ -167,6 +181,86 @@ def _add_generate(commands: Any) -> None:
     _add_compute(generate)
 
 
+def _add_train(commands: Any, arguments: Sequence[str] | None) -> None:
+    """``arguments`` are those after ``train``, None for another command: kinds are looked up for this one alone."""
+    train = _command(commands, "train", _train, "teach a model something; prints the path of the file that comes out")
+    kinds = {} if arguments is None else _training_kinds(arguments)
+    train.formatter_class = argparse.RawDescriptionHelpFormatter
+    train.epilog = "kinds:\n" + "\n".join(f"  {kind.name:<12} {kind.summary}" for kind in kinds.values())
+    train.add_argument("kind", nargs="?", metavar="KIND", help="comes first; KIND --help lists its options")
+    train.add_argument("--config", type=Path, metavar="FILE", help="a request as JSON, which options change")
+    train.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the run in this folder")
+    train.add_argument(
+        "--run", dest="folder", type=Path, metavar="FOLDER", help="where the run is kept; one begun there is resumed"
+    )
+    kind = kinds.get(arguments[0]) if arguments else None
+    for option in _training_options(kind):
+        option.add_to(train, kind)
+    _add_folders(train)
+    train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps or xpu")
+    train.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: one a core)")
+
+
+def _training_kinds(arguments: Sequence[str]) -> Mapping[str, TrainingKind]:
+    from webui.plugins.manager import Plugins
+
+    folders = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_folders(folders)
+    settings = _settings(folders.parse_known_args(arguments)[0])
+    return Plugins.load(settings.extensions_dir if settings.load_extensions else None).training_kinds
+
+
+@dataclass(frozen=True)
+class _TrainingOption:
+    """A field of the training request, or of a kind's options, as an option.  ``place`` is its path in the request."""
+
+    flag: str
+    place: tuple[str, ...]
+    field: Field[Any]
+    kind: Any
+    help: str = ""
+
+    def add_to(self, parser: argparse.ArgumentParser, kind: TrainingKind | None) -> None:
+        """Add it; what is not said does not come up in the parsed values."""
+        default = (kind.defaults if kind else {}).get(".".join(self.place), self.field.default)
+        is_told = isinstance(default, int | float | str) and default != ""
+        said = (self.help + (f" (default: {default})" if is_told else "")).strip().replace("%", "%%")
+        shared: dict[str, Any] = {"dest": ".".join(self.place), "default": argparse.SUPPRESS, "help": said or None}
+        kinds = [kind for kind in get_args(self.kind) if kind is not type(None)]
+        if self.kind is bool:
+            parser.add_argument(self.flag, action=argparse.BooleanOptionalAction, **shared)
+        elif get_origin(self.kind) is Literal:
+            parser.add_argument(self.flag, choices=kinds, **shared)
+        elif get_origin(self.kind) is tuple:
+            parser.add_argument(self.flag, action="append", metavar="TEXT", **shared)
+        else:
+            plain = next((one for one in (int, float) if one in (self.kind, *kinds)), str)
+            parser.add_argument(self.flag, type=plain, metavar={int: "N", float: "X", str: "TEXT"}[plain], **shared)
+
+
+def _training_options(kind: TrainingKind | None) -> Iterator[_TrainingOption]:
+    """The options of every training, and of a kind's own."""
+    taken = set()
+    for part, record in ({"": TrainingRequest, **TRAINING_PARTS}).items():
+        kinds = get_type_hints(record)
+        for entry in fields(record):
+            place = (part, entry.name) if part else (entry.name,)
+            if place[0] in ("kind", "options") or place[-1] in TRAINING_PARTS:
+                continue
+            name = f"{'sample-' if part == 'samples' else ''}{entry.name}".replace("_", "-")
+            flag = TRAINING_FLAGS.get(place, f"--{name}")
+            taken.add(flag)
+            yield _TrainingOption(flag, place, entry, kinds[entry.name])
+    if kind is None:
+        return
+    said = dict(line.strip().split(": ", 1) for line in (kind.options.__doc__ or "").splitlines() if ": " in line)
+    kinds = get_type_hints(kind.options)
+    for entry in fields(kind.options):
+        flag = f"--{entry.name.replace('_', '-')}"
+        flag = f"--{kind.name}-{flag[2:]}" if flag in taken else flag
+        yield _TrainingOption(flag, ("options", entry.name), entry, kinds[entry.name], said.get(entry.name, ""))
+
+
 def _settings(parsed: argparse.Namespace) -> Settings:
     settings = Settings(
         models_dir=parsed.models_dir.expanduser().resolve(),
@@ -178,7 +272,8 @@ def _settings(parsed: argparse.Namespace) -> Settings:
         return settings
     if parsed.threads is not None and parsed.threads < 1:
         raise RequestError(f"--threads is {parsed.threads}; it must be at least 1.")
-    return replace(settings, device=parsed.device, precision=parsed.precision, threads=parsed.threads)
+    precision = getattr(parsed, "precision", "auto")  # of a training only when said
+    return replace(settings, device=parsed.device, precision=precision, threads=parsed.threads)
 
 
 def _serve(parsed: argparse.Namespace) -> int:
@@ -320,60 +415,153 @@ def _print_verdict(path: Path, verdict: Any) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> int:
-    import signal
-    from threading import Event
+    from webui.engine.teaching import Teacher
 
-    from webui.training.moments import Exported, LeftOut, Phase, Sampled, Saved, Stepped
-    from webui.training.request import TrainingRequest
-    from webui.training.session import Place, teach
-
-    runner = _runner(parsed)
-    request = TrainingRequest.from_dict(json.loads(_read(parsed.config)))
-    place = Place(
-        folder=parsed.folder.resolve(),
-        library=runner.library,
-        kinds=runner.plugins.training_kinds,
-        families=runner.plugins.families,
-        compute=runner.compute,
-        preprocessors=runner.plugins.preprocessors,
-    )
-    stopped = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    wishes = _Wishes(stopped)
-    for moment in teach(request, place, wishes):
-        if isinstance(moment, Stepped) and moment.step % 25 == 0:
-            losses = " ".join(f"{name} {value:.4f}" for name, value in moment.losses.items())
-            print(
-                f"step {moment.step}/{moment.steps} {losses} left {moment.eta_s or 0:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-        elif isinstance(moment, Phase):
-            print(moment.text, file=sys.stderr, flush=True)
-        elif isinstance(moment, LeftOut):
-            for sentence in moment.sentences:
-                print(f"left out: {sentence}", file=sys.stderr)
-        elif isinstance(moment, Sampled | Saved):
-            print(f"{type(moment).__name__.lower()} at step {moment.step}", file=sys.stderr, flush=True)
-        elif isinstance(moment, Exported):
-            print(moment.path)
+    teacher = Teacher.start(_settings(parsed))
+    request, folder = _training(parsed, teacher)
+    wishes = _UntilInterrupted()
+    shown = _Steps(sys.stderr)
+    done = None
+    with wishes.heard():
+        for moment in teacher.moments(request, folder, wishes):
+            exported = shown.tell(moment)
+            if exported is not None:
+                print(exported, flush=True)
+                done = exported
+    if done is None or done.stem != request.name:
+        command = f"webui train --resume {shlex.quote(str(folder))}"
+        print(f"Stopped, with a checkpoint.  Go on with: {command}", file=sys.stderr)
+        return 130
     return 0
 
 
-class _Wishes:
-    """What Ctrl+C means to a training: end with a checkpoint."""
+def _training(parsed: argparse.Namespace, teacher: Teacher) -> tuple[TrainingRequest, Path]:
+    """The run that the options mean: what is asked for, and its folder."""
+    from webui.engine.teaching import new_run_folder
+    from webui.engine.training import read_request
+    from webui.engine.training_view import REQUEST
 
-    def __init__(self, stopped: Any) -> None:
-        self._stopped = stopped
+    own = {entry.name for entry in fields(TrainingRequest)}
+    said = {name: value for name, value in vars(parsed).items() if value is not None and ("." in name or name in own)}
+    if parsed.resume is not None:
+        folder = parsed.resume.expanduser().resolve()
+        if said or parsed.config or parsed.folder:
+            raise RequestError("--resume goes on with what was asked for; it takes no other settings of the training.")
+        return TrainingRequest.from_dict(_json(folder / REQUEST)), folder
+    plain = _with_said(_json(parsed.config) if parsed.config else {}, said)
+    if parsed.config:
+        request = TrainingRequest.from_dict(plain)
+    elif "data" not in plain or "name" not in plain:
+        raise RequestError("A training needs its pictures and a name: webui train KIND --data FOLDER --name NAME.")
+    else:
+        request = read_request(plain, teacher.plugins.training_kinds, teacher.library)
+    if parsed.folder is not None:
+        return request, parsed.folder.expanduser().resolve()
+    return request, new_run_folder(teacher.settings.outputs_dir, request.name)
+
+
+def _with_said(plain: Any, said: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's plain values with what was said on the command line in its places."""
+    if not isinstance(plain, Mapping):
+        raise RequestError("The file of --config must hold a table of names and values.")
+    filled = dict(plain)
+    for place, value in said.items():
+        part, _, name = place.partition(".")
+        filled[part] = {**filled.get(part, {}), name: value} if name else value
+    return filled
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.expanduser().read_text("utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise RequestError(f"{path} is no JSON ({error}).") from error
+
+
+@dataclass
+class _UntilInterrupted:
+    """The wishes of a person at a terminal: the first Ctrl+C ends the run with a checkpoint, the second at once."""
+
+    _stopped: Event = field(default_factory=Event)
 
     def stop(self) -> bool:
-        """See Wishes."""
-        return bool(self._stopped.is_set())
+        """Whether to end now, with a checkpoint."""
+        return self._stopped.is_set()
 
     def pause(self) -> bool:
-        """See Wishes."""
+        """Whether to wait: never."""
         return False
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Hear Ctrl+C and a supervisor's wish to end, as long as the run goes on."""
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, *_: Any) -> None:
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        self._stopped.set()
+        print("\nStopping after this step; once more stops at once and loses it.", file=sys.stderr, flush=True)
+
+
+@dataclass
+class _Steps:
+    """Shows a training: one line that changes on a terminal, a line now and then elsewhere."""
+
+    stream: TextIO
+    _told: float = float("-inf")
+    _is_open: bool = False
+
+    def tell(self, moment: Moment) -> Path | None:
+        """Show a moment; returns the file when one was made."""
+        from webui.training.moments import Exported, LeftOut, Phase, Sampled, Stepped
+
+        if isinstance(moment, Stepped):
+            self._step(moment)
+        elif isinstance(moment, Phase):
+            self._line(moment.text)
+        elif isinstance(moment, LeftOut):
+            for sentence in moment.sentences:
+                self._line(f"left out: {sentence}")
+        elif isinstance(moment, Sampled):
+            self._line(f"samples of step {moment.step}: {moment.path}")
+        elif isinstance(moment, Exported):
+            self._line("written")
+            return moment.path
+        return None
+
+    def _step(self, moment: Stepped) -> None:
+        losses = "  ".join(f"{name} {value:.4f}" for name, value in moment.losses.items())
+        left = "" if moment.eta_s is None else f"  {_duration(moment.eta_s)} left"
+        text = f"step {moment.step}/{moment.steps}  {losses}{left}"
+        now = time.monotonic()
+        if self.stream.isatty():
+            self.stream.write(f"\r\033[K{text}")
+            self.stream.flush()
+            self._is_open = True
+        elif now - self._told >= TOLD_EVERY_S or moment.step == moment.steps:
+            self._line(text)
+            self._told = now
+
+    def _line(self, text: str) -> None:
+        self.stream.write(f"{chr(10) if self._is_open else ''}{text}\n")
+        self.stream.flush()
+        self._is_open = False
+
+
+def _duration(seconds: float) -> str:
+    """A time that people read: "42 s", "12 min", "3 h 05 min"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _info(parsed: argparse.Namespace) -> int:
