@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from teaching_toy import toy_pictures, toy_request, toy_settings
 from tiny_model import tiny_request
-from waiting import finished, wait_for
+from waiting import wait_for as wait_so_long
 
 from webui.checkpoints.formats import read_header
 from webui.engine.engine import Engine
@@ -32,6 +32,16 @@ LONG: dict[str, Any] = {"steps": 100, "options": {"sleep_s": 0.02}}
 """Two seconds, and a checkpoint each second."""
 
 
+def wait_for(condition: Callable[[], object]) -> None:
+    """Processes that teach start slowly, and give way to whatever else runs."""
+    wait_so_long(condition, seconds=300)
+
+
+def finished(engine: Engine, job: Job) -> Job:
+    wait_for(lambda: engine.job(job.id).state.is_over)
+    return engine.job(job.id)
+
+
 class Painter:
     """An Executor whose jobs end when the gate opens."""
 
@@ -39,7 +49,7 @@ class Painter:
         self.gate = threading.Event()
 
     def run(self, order: Order, tell: Tell) -> None:
-        self.gate.wait(60)
+        self.gate.wait(300)
         tell(Report("done"))
 
     def interrupt(self, job: str) -> None: ...
@@ -124,7 +134,7 @@ def heard(engine: Engine, job: str, after: int = 0) -> list[Event]:
     async def gather() -> list[Event]:
         return [event async for event in engine.follow(job, after)]
 
-    return asyncio.run(asyncio.wait_for(gather(), 60))
+    return asyncio.run(asyncio.wait_for(gather(), 300))
 
 
 def saved(engine: Engine, job: Job) -> bool:
