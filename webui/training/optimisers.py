@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """The quintic's coefficients, chosen there for the steepest slope at zero."""
 NEWTON_SCHULZ_STEPS = 5
+TOGETHER = 4
+"""So many matrices of one shape go through the Newton-Schulz steps together; threads share such groups."""
 LARGEST_MATRIX = 16384
 """A matrix with a longer side is a table (token embeddings), whose rows have nothing to be orthogonal to."""
 ADAM_BETAS = (0.9, 0.99)
@@ -59,8 +62,11 @@ class Learner:
         self._momenta = {name: torch.zeros_like(self.masters[name]) for name in sorted(self._matrices)}
         self._adam = self._adam_for([name for name in self.masters if name not in self._matrices])
 
-    def step(self, gradients: Mapping[str, Tensor], rate: float) -> float:
-        """Take one step down ``gradients`` (by name, fp32); returns their norm.  Left alone when it is not finite."""
+    def step(self, gradients: Mapping[str, Tensor], rate: float, threads: Executor | None = None) -> float:
+        """Take one step down ``gradients`` (by name, fp32); returns their norm.  Left alone when it is not finite.
+
+        ``threads`` share the work where it can be shared; the result does not depend on them.
+        """
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients.values())))))
         if not math.isfinite(norm):
             return norm
@@ -68,7 +74,7 @@ class Learner:
         if clip and norm > clip:
             torch._foreach_mul_(list(gradients.values()), clip / norm)
         self._adam_step(gradients, rate)
-        self._muon_step(gradients, rate)
+        self._muon_step(gradients, rate, threads)
         self.steps_made += 1
         self._average()
         self.write()
@@ -135,25 +141,31 @@ class Learner:
             if name not in self._matrices:
                 master.grad = None
 
-    @torch.no_grad()
-    def _muon_step(self, gradients: Mapping[str, Tensor], rate: float) -> None:
-        """Matrices of one shape are made orthogonal together."""
+    def _muon_step(self, gradients: Mapping[str, Tensor], rate: float, threads: Executor | None) -> None:
+        """A few matrices of one shape are made orthogonal together, the costliest first."""
         by_shape: dict[tuple[int, int], list[str]] = {}
         for name in self._momenta:
             master = self.masters[name]
             by_shape.setdefault((master.shape[0], master[0].numel()), []).append(name)
-        for (rows, columns), names in by_shape.items():
-            updates = []
-            for name in names:
-                momentum, gradient = self._momenta[name], gradients[name]
-                momentum.mul_(MOMENTUM).add_(gradient)
-                updates.append(gradient.add(momentum, alpha=MOMENTUM).reshape(rows, columns))
-            for name, update in zip(names, orthogonal(torch.stack(updates)), strict=True):
-                share = self.optimiser.text_rate if name.startswith(TEXT_PREFIX) else 1.0
-                master = self.masters[name]
-                if self.optimiser.weight_decay:
-                    master.mul_(1.0 - rate * share * self.optimiser.weight_decay)
-                master.add_(update.view_as(master), alpha=-rate * share)
+        groups = [names[i : i + TOGETHER] for names in by_shape.values() for i in range(0, len(names), TOGETHER)]
+        groups.sort(key=lambda names: -self.masters[names[0]].numel() * len(names))
+        run = map if threads is None else threads.map
+        for _ in run(lambda names: self._muon_group(names, gradients, rate), groups):
+            pass
+
+    @torch.no_grad()
+    def _muon_group(self, names: Sequence[str], gradients: Mapping[str, Tensor], rate: float) -> None:
+        updates = []
+        for name in names:
+            momentum, gradient = self._momenta[name], gradients[name]
+            momentum.mul_(MOMENTUM).add_(gradient)
+            updates.append(gradient.add(momentum, alpha=MOMENTUM).reshape(len(gradient), -1))
+        for name, update in zip(names, orthogonal(torch.stack(updates)), strict=True):
+            share = self.optimiser.text_rate if name.startswith(TEXT_PREFIX) else 1.0
+            master = self.masters[name]
+            if self.optimiser.weight_decay:
+                master.mul_(1.0 - rate * share * self.optimiser.weight_decay)
+            master.add_(update.view_as(master), alpha=-rate * share)
 
     @torch.no_grad()
     def _average(self) -> None:
