@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,16 +33,15 @@ class Server:
     outputs: Path
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@contextmanager
+def _serving(folder: Path, models: Path) -> Iterator[Server]:
     """``python -m webui serve`` on a free port; killed at the end, because open streams delay a polite stop."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
     outputs, log = folder / "outputs", folder / "log.txt"
     command = [sys.executable, "-m", "webui", "serve", "--no-browser", "--port", str(port)]
-    command += ["--outputs-dir", str(outputs), "--models-dir", str(MODELS)]
+    command += ["--outputs-dir", str(outputs), "--models-dir", str(models)]
     with log.open("w") as writing:
         process = subprocess.Popen(command, cwd=ROOT, stdout=writing, stderr=subprocess.STDOUT)
     try:
@@ -51,6 +51,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[Path, Path], AbstractContextManager[Server]]:
+    """Starts a server of its own: ``with serving(folder, models) as server``."""
+    return _serving
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that tests share."""
+    with _serving(tmp_path_factory.mktemp("server"), MODELS) as running:
+        yield running
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

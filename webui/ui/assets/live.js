@@ -237,7 +237,7 @@ watch("value", () => {
 });
 
 function isMine(job) {
-  const kind = job.kind === "reproduce" ? "pnginfo" : job.request.start ? "img2img" : "txt2img";
+  const kind = job.kind === "train" ? "train" : job.kind === "reproduce" ? "pnginfo" : job.request.start ? "img2img" : "txt2img";
   return kind === tab;
 }
 

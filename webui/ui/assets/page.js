@@ -5,7 +5,7 @@
   const THEME = "webui.theme";
 
   const webui = (window.webui = {
-    live: {},      // tab -> {running, interrupt, skip}, filled by live.js
+    live: {},      // tab -> {running, interrupt, skip}, filled by live.js and training_live.js
     canvases: {},  // element id -> async () => value, filled by canvas.js
 
     /** The value of a picture canvas with its mask stored; `value` when the canvas was never on the screen. */
@@ -58,7 +58,7 @@
 
   // --- which tab is on the screen ---
   const shown = (node) => Boolean(node && node.offsetParent !== null);
-  const tab = () => ["txt2img", "img2img", "pnginfo"].find((name) => shown(document.getElementById(`tab_${name}`)));
+  const tab = () => ["txt2img", "img2img", "pnginfo", "train"].find((name) => shown(document.getElementById(`tab_${name}`)));
   const press = (id) => {
     const node = document.getElementById(id);
     if (shown(node)) node.click();
@@ -105,7 +105,7 @@
     const control = event.ctrlKey || event.metaKey;
     const where = tab();
     const prompt = event.target.closest?.("[id$='_prompt'] textarea");
-    if (control && event.key === "Enter" && press(`${where}_generate`)) {
+    if (control && event.key === "Enter" && (press(`${where}_generate`) || press(`${where}_start`))) {
       event.preventDefault();
       event.stopPropagation();
     } else if (event.altKey && event.key === "Enter" && webui.live[where]?.running()) {
@@ -122,8 +122,9 @@
   document.addEventListener("click", (event) => {
     const node = event.target.closest?.("button, [data-prompt]");
     if (!node) return;
-    const [, where, action] = node.id.match(/^(\w+?)_(interrupt|skip)$/) || [];
+    const [, where, action] = node.id.match(/^(\w+?)_(interrupt|skip|pause|go_on)$/) || [];
     if (action) webui.live[where]?.[action]();
+    else if (node.dataset.training) webui.live.train?.[node.dataset.do](node.dataset.training);
     else if (node.id === "theme_toggle") toggleTheme();
     else if (node.dataset.close) node.closest(node.dataset.close)?.remove();
     else if (node.dataset.copy) navigator.clipboard?.writeText(node.dataset.copy).then(() => { node.textContent = "Copied"; });
