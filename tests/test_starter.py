@@ -1,8 +1,17 @@
-"""The embedded model: what the prompt asks for is really in the pixels, and guidance pushes where it says."""
+"""The embedded model: what the prompt asks for is really in the pixels, and guidance pushes where it says.
+
+Any edition must pass that draws at 128 px and knows the words of ``webui.training.starter_data.vocabulary`` used here.
+The rules by which ``benchmarks/starter_model.py`` judges it are tested on pictures whose facts are known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +22,10 @@ from webui.engine.executor import Control
 from webui.engine.runner import Runner
 from webui.request import GenerationRequest, Sampling, Size
 from webui.settings import Settings
+from webui.training.starter_data.compose import picture
+from webui.training.starter_data.scene import Facts, allowed
+from webui.training.starter_data.vocabulary import COLOURS, SCENES
 
-COLOURS = {
-    "red": (220, 38, 38), "orange": (245, 130, 32), "yellow": (250, 208, 40), "green": (46, 160, 67),
-    "blue": (40, 90, 220), "purple": (135, 60, 190), "pink": (245, 130, 180), "white": (245, 245, 245),
-}  # fmt: skip
 Make = Callable[..., NDArray[np.float64]]
 
 
@@ -79,3 +87,54 @@ def test_the_negative_prompt_pushes_away_from_what_it_names(make: Make, colour: 
     away = np.mean([distance(make("", seed, negative), colour) for seed in seeds])
     plain = np.mean([distance(make("", seed), colour) for seed in seeds])
     assert towards < plain < away
+
+
+@pytest.fixture(scope="module")
+def judging() -> Iterator[SimpleNamespace]:
+    """The benchmark's modules that need no trained network."""
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        from starter import cases, seeing, sprite_sheet
+
+        yield SimpleNamespace(cases=cases, seeing=seeing, sprites=sprite_sheet.sprite_box())
+    finally:
+        sys.path.remove(folder)
+
+
+def test_no_prompt_of_the_benchmark_but_for_scenes_could_be_a_training_caption(judging: SimpleNamespace) -> None:
+    cases = [*judging.cases.all_cases(), *judging.cases.first_edition_cases()]
+    assert {case.group for case in cases if allowed(case.facts)} == {"scenes"}
+    assert len({case.prompt for case in judging.cases.all_cases()}) == len(judging.cases.all_cases())
+    assert {case.group for case in judging.cases.quick_cases()} == {case.group for case in cases}
+
+
+def test_the_rules_see_what_a_picture_shows(judging: SimpleNamespace) -> None:
+    """True pictures of everything asked for: colour, place and scene always, count but for odd parts of a drawing."""
+    counted = []
+    for case in judging.cases.all_cases():
+        facts, seeing = case.facts, judging.seeing
+        pixels = np.array(picture(facts, Random(1), judging.sprites, 128))
+        if facts.background == "scene":
+            assert seeing.scene(pixels) == facts.background_name, case.prompt
+        elif case.group in ("backgrounds", "colours", "styles"):
+            assert seeing.background_colour(pixels) == facts.background_name, case.prompt
+            assert seeing.background_error(pixels, facts.background_name) < 12, case.prompt
+        if facts.place:
+            assert seeing.place(pixels) == facts.place, case.prompt
+        if facts.count > 1:
+            counted.append(seeing.objects_seen(pixels) == facts.count)
+    assert np.mean(counted) >= 0.95
+
+
+def test_the_rules_do_not_see_what_is_not_there(judging: SimpleNamespace) -> None:
+    """An empty picture, one object instead of three, a plain blue instead of the night."""
+    seeing = judging.seeing
+    empty = np.full((128, 128, 3), COLOURS["blue"], np.uint8)
+    assert (seeing.place(empty), seeing.objects_seen(empty), seeing.extent(empty)) == ("", 0, 0.0)
+    assert seeing.scene(empty) not in SCENES
+    facts = Facts("circle", "red", "solid", "white", "flat", count=3)
+    pictures = [
+        np.array(picture(replace(facts, count=count), Random(2), judging.sprites, 128)) for count in (1, 2, 3, 4)
+    ]
+    assert [seeing.objects_seen(pixels) for pixels in pictures] == [1, 2, 3, 4]
