@@ -26,7 +26,7 @@ The folders read like the data flow; an import points only upwards in this list 
     engine/         the one place with state: jobs, worker process, events, outputs
     api/            REST            ui/  the page (neither sees the other)
     guard.py        in front of everything: who may talk to the server, which files it hands out
-    server.py       one engine, one web app        cli.py  serve, generate, reproduce, info, models
+    server.py       one engine, one web app        cli.py  serve, generate, train, …
 
 A folder with * is a drop-in folder: one thing per file, picked up because the file is there.  Modules that the server
 process imports (drop-in folders, metadata, engine except the worker) import torch only inside functions, so that the

@@ -34,7 +34,7 @@ from webui.request import (
     Size,
     StartImage,
 )
-from webui.settings import Settings
+from webui.settings import PROJECT_ROOT, Settings
 from webui.training.request import Data, Noise, Optimiser, Samples, TrainingRequest
 
 if TYPE_CHECKING:
@@ -429,7 +429,8 @@ def _train(parsed: argparse.Namespace) -> int:
                 print(exported, flush=True)
                 done = exported
     if done is None or done.stem != request.name:
-        command = f"webui train --resume {shlex.quote(str(folder))}"
+        program = "python launch.py" if (PROJECT_ROOT / "launch.py").exists() else "webui"
+        command = f"{program} train --resume {shlex.quote(str(folder))}"
         print(f"Stopped, with a checkpoint.  Go on with: {command}", file=sys.stderr)
         return 130
     return 0

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import save_file
 from tiny_model import TEXT, UNET, tiny_request
 
+from webui.checkpoints.hashes import HashCache
+from webui.checkpoints.library import Library
 from webui.conditioning.lora import a1111_hash
 from webui.engine.engine import Engine
 from webui.engine.executor import Control, Report
+from webui.engine.extra_files import count_tokens
 from webui.engine.runner import Runner
 from webui.errors import CheckpointError, RequestError
 from webui.images.pixels import read_pixels
@@ -22,6 +25,7 @@ from webui.metadata.verdict import Outcome
 from webui.networks.clip import ClipTextEncoder
 from webui.networks.lora import lora_targets
 from webui.networks.unet import UNet
+from webui.prompt.tokenizer import Tokenizer
 from webui.settings import Settings
 
 
@@ -178,3 +182,10 @@ def test_what_has_no_effect_is_told_or_refused(runner: Runner, settings: Setting
     runner.library.refresh()
     with pytest.raises(CheckpointError, match="changes nothing in the model tiny"):
         make(runner, "a <lora:none> square")
+
+
+def test_the_token_counter_knows_how_many_places_an_embedding_takes(settings: Settings, blot: Path) -> None:
+    library, tokenizer = Library(settings.models_dir, HashCache(settings.models_dir / "hashes.sqlite3")), Tokenizer()
+    assert count_tokens("a Blot", library, tokenizer) == (4, 75)
+    blot.write_bytes(b"no model file")
+    assert count_tokens("a Blot", library, tokenizer) == (1 + len(tokenizer.tokenise("Blot")), 75)

@@ -10,6 +10,8 @@ from pathlib import Path
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import embedding, lora
 from webui.conditioning.lora import LoraUse
+from webui.errors import WebUIError
+from webui.prompt import chunks
 from webui.prompt.chunks import Word
 from webui.prompt.extra_networks import LoraTag, extract
 from webui.prompt.tokenizer import Tokenizer
@@ -97,6 +99,19 @@ def extra_files(
         ignored=extracted.others,
         names=tuple({use.name: use for use in uses}.values()),
     )
+
+
+def count_tokens(text: str, library: Library, tokenizer: Tokenizer) -> tuple[int, int]:
+    """Tokens that a prompt takes, an embedding's word as many as its file holds, and how many fit: 75, 150, …
+
+    A file that cannot be read counts as the words of its name.
+    """
+    paths = {name: entry.path for name, entry in embedding_entries(library).items()}
+    try:
+        words = embedding.words([text], tokenizer, paths)
+    except WebUIError:
+        words = ()
+    return chunks.count_tokens(text, tokenizer, words)
 
 
 def embedding_entries(library: Library) -> dict[str, ModelEntry]:

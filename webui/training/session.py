@@ -6,6 +6,7 @@ Called by the engine's training process and by the command line, which hear its 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,7 +29,7 @@ from webui.training import state
 from webui.training.data import DataSet, read_data
 from webui.training.export import TrainingRecipe, export
 from webui.training.kinds import Materials, Task, TrainingKind
-from webui.training.loop import Run, Wishes
+from webui.training.loop import POLL_S, Run, Wishes
 from webui.training.moments import LeftOut, Moment, Phase
 from webui.training.order import Order
 from webui.training.request import TrainingRequest
@@ -179,6 +180,8 @@ def _begun(
 
 
 def _tell(told: SimpleQueue[str], text: str, wishes: Wishes) -> None:
+    while wishes.pause() and not wishes.stop():
+        time.sleep(POLL_S)
     if wishes.stop():
         raise JobCancelled
     told.put(text)

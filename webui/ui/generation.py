@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from webui.engine.extra_files import count_tokens
 from webui.engine.jobs import Job, Output
 from webui.errors import NotFoundError, WebUIError
 from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
 from webui.metadata.recipe import Recipe
-from webui.prompt.chunks import count_tokens
 from webui.request import InpaintArea, MaskedContent, MaskMode, ResizeMode
 from webui.ui import texts
 from webui.ui.context import PageContext, Target
@@ -353,7 +353,8 @@ class GenerationTab:
         return {"job": job.id, "at": time.time()}
 
     def _count(self, prompt: str | None) -> str:
-        return texts.token_counter(*count_tokens(prompt or "", self.context.tokenizer))
+        used, fit = count_tokens(prompt or "", self.engine.library, self.context.tokenizer)
+        return texts.token_counter(used, fit)
 
     def _show_finished(self, event: gr.EventData) -> list[Any]:
         return self._shown(self.engine.job(str(event.job)))
