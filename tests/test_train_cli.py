@@ -78,9 +78,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert not made.exists()
     command = capsys.readouterr().err.strip().rpartition("Go on with: ")[2]
     words = shlex.split(command)
-    assert words[:2] == ["webui", "train"] and len((run / "losses.csv").read_text().splitlines()) < 61
+    assert words[:3] == ["python", "launch.py", "train"] and len((run / "losses.csv").read_text().splitlines()) < 61
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert train(*words[2:]) == 0
+    assert train(*words[3:]) == 0
     assert made.read_bytes() == whole
     assert len((run / "losses.csv").read_text().splitlines()) == 61
 
