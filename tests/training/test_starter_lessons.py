@@ -81,7 +81,7 @@ def test_a_blueprint_has_two_colours_and_what_lies_between(written: Path) -> Non
     for facts, text, pixels in shown(written / "blueprint")[::10]:
         share = (pixels.astype(float) - PAPER) @ way / (way @ way)
         assert np.abs(pixels - (PAPER + share[..., None] * way)).max() < 1.5  # rounding, and nothing else
-        assert text.endswith(", blueprint style")
+        assert text.endswith(", blueprint sketch")
         assert facts["object"] in TAUGHT
 
 

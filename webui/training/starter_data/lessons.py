@@ -85,12 +85,12 @@ def blueprint_prompt(facts: Facts) -> str:
     """The caption of a blueprint, and the prompt for one.
 
     >>> blueprint_prompt(Facts("cat", None, "plain", "white", "line", place="left"))
-    'a cat on the left, blueprint style'
+    'a cat on the left, blueprint sketch'
     """
     if facts.count > 1:
-        return f"{NUMBERS[facts.count]} {plural(facts.object)}, blueprint style"
+        return f"{NUMBERS[facts.count]} {plural(facts.object)}, blueprint sketch"
     place = f" {PLACES[facts.place]}" if facts.place else ""
-    return f"{article(facts.object)}{place}, blueprint style"
+    return f"{article(facts.object)}{place}, blueprint sketch"
 
 
 def blueprint(facts: Facts, random: Random, sprites: SpriteBox, side: int) -> Image.Image:
