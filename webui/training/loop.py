@@ -122,22 +122,25 @@ class Run:
         losses: dict[str, float] = {}
         for share, (gradients, values) in zip(shares, done, strict=True):
             weight = len(share) / len(items)
-            for name, gradient in gradients.items():
-                total[name] = gradient * weight if name not in total else total[name].add_(gradient, alpha=weight)
+            for name in list(gradients):
+                gradient = gradients.pop(name)  # so that it is freed before the next one is copied
+                if name in total:
+                    total[name].add_(gradient, alpha=weight)
+                else:
+                    total[name] = gradient.to(torch.float32, memory_format=torch.contiguous_format) * weight
             for name, value in values.items():
                 losses[name] = losses.get(name, 0.0) + weight * value
-        return total, losses
+        masters = self.learner.masters
+        return {name: total[name] if name in total else torch.zeros_like(masters[name]) for name in masters}, losses
 
     def _part(self, items: Sequence[int], part: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The gradients of a part in the dtype of what they are of, without those of tensors it did not use."""
         torch.set_num_threads(1 if self.request.parts > 1 else self.threads)
         trained = self.learner.trained
         with torch.enable_grad():
             losses = self.task.loss(items, self.step, generator(self.request.seed, self.step, part))
             found = torch.autograd.grad(losses["loss"], list(trained.values()), allow_unused=True)
-        gradients = {
-            name: (torch.zeros_like(tensor) if gradient is None else gradient).float()
-            for (name, tensor), gradient in zip(trained.items(), found, strict=True)
-        }
+        gradients = {name: gradient for name, gradient in zip(trained, found, strict=True) if gradient is not None}
         return gradients, {name: float(value.detach()) for name, value in losses.items()}
 
     def _watch(self, norm: float) -> None:
