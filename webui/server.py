@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -73,6 +74,7 @@ def _serve(settings: Settings, *, open_browser: bool) -> int:
         engine.start()
         address = f"http://{_shown(settings.host)}:{settings.port}/"
         threading.Thread(target=_announce, args=(address, open_browser), name="announce", daemon=True).start()
+        _end_orderly_on_sigterm()
         try:
             uvicorn.run(
                 guard,
@@ -87,6 +89,19 @@ def _serve(settings: Settings, *, open_browser: bool) -> int:
     finally:
         executor.close()
     return 0
+
+
+def _end_orderly_on_sigterm() -> None:
+    """Let a supervisor's SIGTERM end the program through its ``finally`` blocks, so that trainings are saved.
+
+    uvicorn stops serving, then raises the signal again for the handler that was there before: this one.
+    """
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def _refuse_downloads() -> None:

@@ -36,7 +36,6 @@ from webui.training.request import TrainingRequest
 
 CHECKED_AT_ONCE = 256
 TELL_S = 0.2
-NEEDS_NO_CAPTIONS = ("vae", "embedding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def teach(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Mo
     entry = place.library.find(request.checkpoint)
     file = SafetensorsFile.open(entry.path)
     yield Phase("reading the pictures")
-    data = read_data(request.data, training_size(request, file, place), captions=kind.name not in NEEDS_NO_CAPTIONS)
+    data = read_data(request.data, training_size(request, file, place), captions=kind.needs_captions)
     digest = data.digest
     checked, sentences = _checked(data, digest, place.cache, wishes)
     if sentences:

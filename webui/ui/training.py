@@ -31,8 +31,6 @@ from webui.ui.widgets.training import TrainingForm, TrainingLive
 if TYPE_CHECKING:
     from webui.engine.engine import Engine
 
-WITHOUT_CAPTIONS = ("vae",)
-"""Kinds that learn from pictures alone."""
 THUMBNAILS = 6
 THUMBNAIL_PX = 96
 LOOKED_THROUGH = 500
@@ -97,7 +95,7 @@ class TrainTab:
         try:
             kind = chosen_kind(values, self.kinds)
             data = _data(plain_from_values(values, self.kinds))
-            needs = kind.name not in WITHOUT_CAPTIONS and not data.prefix.strip()
+            needs = kind.needs_captions and not data.prefix.strip()
             size = data.size or self._native_size(values.get("checkpoint"))
             found = read_data(replace(data, prefix="", size=size), size, captions=needs)
         except WebUIError as error:

@@ -97,7 +97,7 @@ class TrainingKind:
     ``options`` is a frozen dataclass whose fields, types, defaults and docstring make its part of the form and its
     command-line options.  ``folder`` is the kind of model file that comes out, by the library's word ("lora").
      ``defaults`` are other values for fields of the request ("optimiser.rate": 1e-4).
-    ``begin`` makes the task.
+    ``begin`` makes the task.  Without ``needs_captions`` pictures that have no caption are taken, too.
     """
 
     name: str
@@ -107,3 +107,4 @@ class TrainingKind:
     options: type
     begin: Callable[[Any, Materials], Task]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    needs_captions: bool = True

@@ -224,5 +224,6 @@ def register_training_kinds() -> list[TrainingKind]:
             options=EmbeddingOptions,
             begin=begin,
             defaults={"optimiser.rate": 5e-3, "steps": 1000, "batch_size": 2},
+            needs_captions=False,
         )
     ]

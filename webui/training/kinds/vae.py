@@ -232,5 +232,6 @@ def register_training_kinds() -> list[TrainingKind]:
             options=VaeOptions,
             begin=begin,
             defaults={"optimiser.rate": 1e-4, "batch_size": 16},
+            needs_captions=False,
         )
     ]
