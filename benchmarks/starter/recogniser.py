@@ -99,7 +99,7 @@ class Recogniser:
         for extent in SCENE_EXTENTS:
             side = 2 * round(extent * EDGES / 2)
             for finish in ("3d", "flat"):
-                sprite = np.asarray(self.sprites.at(name, finish, None, side, 0.0), np.float32)  # type: ignore[arg-type]
+                sprite = np.asarray(self.sprites.at(name, finish, None, side, 0.0), np.float32)
                 padded = cv2.copyMakeBorder(sprite, 2, 2, 2, 2, cv2.BORDER_CONSTANT)
                 rgb, alpha = padded[..., :3], padded[..., 3:] / 255
                 yield _edges((rgb * alpha + 127 * (1 - alpha)).astype(np.uint8), alpha[..., 0])

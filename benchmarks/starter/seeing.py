@@ -62,7 +62,8 @@ def background_error(pixels: Pixels, colour: str) -> float:
 def foreground(pixels: Pixels) -> Mask:
     """Where the picture differs from its border's colour, specks of a few pixels left out."""
     away = np.linalg.norm(lab(pixels) - lab(border(pixels)), axis=-1) > AWAY
-    return cv2.morphologyEx(away.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)).astype(bool)
+    opened = cv2.morphologyEx(away.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    return np.asarray(opened, bool)
 
 
 def objects_seen(pixels: Pixels) -> int:
