@@ -28,26 +28,17 @@ sys.path[:0] = sys.argv[1:4]
 import torch
 torch.set_num_threads(1)
 from training_cases import Going, place
-from webui.training.moments import Phase, Saved, Stepped
+from webui.training.moments import Saved, Stepped
 from webui.training.request import TrainingRequest
 from webui.training.session import teach
 
-class Pausing(Going):
-    step, paused = 0, False
-    def pause(self):
-        wish, self.paused = self.step == 3 and not self.paused, self.paused or self.step == 3
-        return wish
-
-wishes = Pausing()
 request = TrainingRequest.from_dict(json.loads(sys.argv[6]))
-for moment in teach(request, place(Path(sys.argv[4]), Path(sys.argv[5]), request.parts), wishes):
+for moment in teach(request, place(Path(sys.argv[4]), Path(sys.argv[5]), request.parts), Going()):
     if isinstance(moment, Saved):
         print("saved", moment.step, flush=True)
     if isinstance(moment, Stepped):
-        wishes.step = moment.step
         print("step", moment.step, flush=True)
-        if moment.step == 5:
-            time.sleep(600)
+        time.sleep({3: 1.1, 5: 600.0}.get(moment.step, 0.0))
 """
 
 
@@ -91,7 +82,7 @@ def numbers(folder: Path) -> list[dict[str, str]]:
 def test_killed(
     kind: str, options: dict[str, Any], parts: int, painted: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    request = request_for(kind, painted / "own", options=options, parts=parts)
+    request = request_for(kind, painted / "own", options=options, parts=parts, save_every_s=1.0)
     whole = taught(request, place(tmp_path / "whole", tiny_checkpoint, parts))
     killed = tmp_path / "killed"
     plain = json.dumps(request.to_dict())
@@ -113,11 +104,13 @@ def test_killed(
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
-    assert heard == ["step 1", "step 2", "step 3", "saved 3", "step 4", "step 5"]
+    saved = [int(line.split()[1]) for line in heard if line.startswith("saved")]
+    assert 3 in saved  # on a slow machine others, too
+    assert [line for line in heard if line.startswith("step")] == [f"step {n}" for n in range(1, 6)]
     assert steps_told(killed) == [1, 2, 3, 4, 5]
     moments: list[Moment] = []
     resumed = taught(request, place(killed, tiny_checkpoint, parts), Going(lambda moment: bool(moments.append(moment))))
-    assert [moment.step for moment in moments if isinstance(moment, Stepped)] == [4, 5, 6, 7]
+    assert [moment.step for moment in moments if isinstance(moment, Stepped)] == list(range(max(saved) + 1, STEPS + 1))
     assert whole is not None and resumed is not None and whole.read_bytes() == resumed.read_bytes()
     assert numbers(killed) == numbers(tmp_path / "whole")
     assert steps_told(killed) == list(range(1, STEPS + 1))
