@@ -40,6 +40,14 @@ class ResizeMode(StrEnum):
     LATENT = "Just resize (latent upscale)"
 
 
+class RandomSource(StrEnum):
+    """What draws the noise: torch on the CPU, torch on the device that computes, or an NVIDIA GPU's numbers on any."""
+
+    CPU = "CPU"
+    GPU = "GPU"
+    NV = "NV"
+
+
 class MaskMode(StrEnum):
     """Which side of the mask is painted anew."""
 
@@ -61,6 +69,19 @@ class InpaintArea(StrEnum):
 
     WHOLE = "Whole picture"
     ONLY_MASKED = "Only masked"
+
+
+class Emphasis(StrEnum):
+    """What the weights of a prompt's words do to its context; the words AUTOMATIC1111 uses.
+
+    Original keeps the context's mean, No norm does not; Ignore reads the brackets and leaves the context alone, None
+    reads them as text.
+    """
+
+    ORIGINAL = "Original"
+    NO_NORM = "No norm"
+    IGNORE = "Ignore"
+    NONE = "None"
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
@@ -212,11 +233,24 @@ class ModuleUse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Template:
+    """The prompts as they were written, with choices (``{a|b}``, ``__name__``) that a seed has made since."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        _check_text("The prompt's template", self.prompt)
+        _check_text("The negative prompt's template", self.negative_prompt)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """Everything a person can ask for.  ``seed`` None and ``checkpoint`` None are answered once, by :meth:`resolved`.
 
     Image ``i`` of ``batch_size * batch_count`` uses seed ``seed + i``.  ``clip_skip`` n takes the n-th last hidden
-    state of the text encoder (1: the last).
+    state of the text encoder (1: the last).  With a ``template`` the prompts are what became of it, and no more choices
+    are made in them.
     """
 
     prompt: str = ""
@@ -227,6 +261,8 @@ class GenerationRequest:
     batch_size: int = 1
     batch_count: int = 1
     clip_skip: int = 1
+    emphasis: Emphasis = Emphasis.ORIGINAL
+    template: Template | None = None
     checkpoint: str | None = None
     start: StartImage | None = None
     modules: tuple[ModuleUse, ...] = ()
@@ -239,6 +275,7 @@ class GenerationRequest:
         _check_whole("Batch size", self.batch_size, 1, 64)
         _check_whole("Batch count", self.batch_count, 1, 1000)
         _check_whole("Clip skip", self.clip_skip, 1, 12)
+        _check_choice("Emphasis", self.emphasis, Emphasis)
         if self.checkpoint is not None:
             _check_text("Checkpoint", self.checkpoint)
         if self.seed is not None and self.seed + self.pictures - 1 > MAX_SEED:

@@ -1,15 +1,18 @@
 """prompt -> context: the text encoder's hidden states for every 75-token chunk, weighted, one after the other.
 
 Called by the pipeline once per prompt.  Rules as in AUTOMATIC1111 ``modules/sd_hijack_clip.py`` and
-``modules/sd_emphasis.py`` (emphasis "Original").
+``modules/sd_emphasis.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from webui.prompt.chunks import Chunk, chunks
+from webui.prompt.schedule import Span, Timeline, at_call, schedule
+from webui.request import Emphasis
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,29 +22,86 @@ if TYPE_CHECKING:
     from webui.networks.clip import TokenOverrides
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """How texts become contexts: the model, the layer that is read, the embeddings and what weights do."""
+
+    model: Model
+    clip_skip: int = 1
+    embeddings: tuple[Embedding, ...] = ()
+    emphasis: Emphasis = Emphasis.ORIGINAL
+
+    def encode(self, texts: Sequence[str]) -> list[Tensor]:
+        """The context (1, 77 * chunks, width) float32 of each text; all as long as the longest needs.
+
+        Texts that are encoded together share the mean that "Original" keeps, equal ones counted as often as they come.
+        """
+        import torch
+
+        unique = list(dict.fromkeys(texts))
+        words = [embedding.word for embedding in self.embeddings]
+        per_text = [chunks(text, self.model.tokenizer, words, self.emphasis) for text in unique]
+        (empty,) = chunks("", self.model.tokenizer)
+        length = max(map(len, per_text))
+        rows = [[*found, *[empty] * (length - len(found))] for found in per_text]
+        counted = [unique.index(text) for text in texts]
+        hidden: dict[Chunk, Tensor] = {}
+        columns = [self._column([row[place] for row in rows], counted, hidden) for place in range(length)]
+        contexts = torch.cat(columns, dim=1)
+        return [contexts[index : index + 1] for index in counted]
+
+    def timed(self, text: str, timeline: Timeline) -> Timed:
+        """What a prompt's contexts are over a pass."""
+        spans = schedule(text, timeline)
+        return Timed(spans, tuple(self.encode([span.text for span in spans])))
+
+    def _column(self, column: Sequence[Chunk], counted: Sequence[int], hidden: dict[Chunk, Tensor]) -> Tensor:
+        """The chunks (N, 77, width) that stand at one place of N texts; ``hidden`` keeps what was encoded."""
+        import torch
+
+        for chunk in column:
+            if chunk not in hidden:
+                hidden[chunk] = self._hidden(chunk)
+        states = torch.cat([hidden[chunk] for chunk in column])
+        if self.emphasis in (Emphasis.IGNORE, Emphasis.NONE):
+            return states
+        weights = torch.tensor([chunk.weights for chunk in column], device=states.device)[..., None]
+        weighted = states * weights
+        if self.emphasis is Emphasis.NO_NORM:
+            return weighted
+        scaled: Tensor = weighted * (states[counted].mean() / weighted[counted].mean())
+        return scaled
+
+    def _hidden(self, chunk: Chunk) -> Tensor:
+        """The hidden states (1, 77, width) of a chunk."""
+        import torch
+
+        tokens = torch.tensor([chunk.tokens], device=self.model.compute.device)
+        vectors = {embedding.word.name: embedding.vectors for embedding in self.embeddings}
+        overrides = _overrides(chunk, self.model, vectors)
+        states: Tensor = self.model.text_encoder(tokens, clip_skip=self.clip_skip, embeddings=overrides).float()
+        return states
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A prompt over a pass: what it says, span by span, and the context (1, tokens, width) of each."""
+
+    spans: tuple[Span, ...]
+    contexts: tuple[Tensor, ...]
+
+    def at(self, call: int) -> Tensor:
+        """The context for the denoiser's call ``call``, counted from 0."""
+        return self.contexts[at_call(self.spans, call)]
+
+
 def encode(text: str, model: Model, clip_skip: int, embeddings: Sequence[Embedding] = ()) -> Tensor:
     """The context (1, 77 * chunks, width) float32 that cross-attention reads; one chunk for an empty prompt.
 
-    Where the text spells an embedding's word, the encoder reads its vectors instead of the word's tokens.
+    Where the text spells an embedding's word, the encoder reads its vectors instead of the word's tokens.  Brackets are
+    weights; nothing else in the text means anything.
     """
-    import torch
-
-    vectors = {embedding.word.name: embedding.vectors for embedding in embeddings}
-    parts = chunks(text, model.tokenizer, [embedding.word for embedding in embeddings])
-    return torch.cat([_encode_chunk(chunk, model, clip_skip, vectors) for chunk in parts], dim=1)
-
-
-def _encode_chunk(chunk: Chunk, model: Model, clip_skip: int, vectors: Mapping[str, Tensor]) -> Tensor:
-    """One chunk (1, 77, width): hidden states times their token's weight, brought back to the mean they had."""
-    import torch
-
-    tokens = torch.tensor([chunk.tokens], device=model.compute.device)
-    overrides = _overrides(chunk, model, vectors)
-    hidden: Tensor = model.text_encoder(tokens, clip_skip=clip_skip, embeddings=overrides).float()
-    weights = torch.tensor([chunk.weights], device=hidden.device)[..., None]
-    weighted = hidden * weights
-    scaled: Tensor = weighted * (hidden.mean() / weighted.mean())
-    return scaled
+    return Encoder(model, clip_skip, tuple(embeddings)).encode([text])[0]
 
 
 def _overrides(chunk: Chunk, model: Model, vectors: Mapping[str, Tensor]) -> TokenOverrides | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +44,16 @@ class Predict(Protocol):
         ...
 
 
+class Pull(NamedTuple):
+    """One of several prompts: its context (B or 1, tokens, width), and how strongly it pulls (1: as if alone)."""
+
+    context: Tensor
+    weight: float
+
+
+MAX_SIDES = 2
+"""Contexts that go through the network in one batch."""
+
 Combine = Callable[[Tensor, Tensor, float], Tensor]
 
 
@@ -60,12 +70,15 @@ class GuidedDenoiser:
     both go in one batch, first every picture's cond, then every picture's uncond; else in two calls, cond first.  A
     ``cfg_scale`` of 1 asks with ``cond`` alone.  The network computes in ``dtype``; all else stays in the dtype of
     ``x``.  ``mix`` is how the two answers become one.
+
+    Instead of one context ``cond`` may be several with weights, which together stand for the answer
+    uncond + sum of weight * (cond - uncond) (arXiv:2206.01714, equation 11).
     """
 
     predict: Predict
     prediction: Prediction
     table: NoiseTable
-    cond: Tensor
+    cond: Tensor | Sequence[Pull]
     uncond: Tensor
     cfg_scale: float
     dtype: torch.dtype = torch.float32
@@ -73,13 +86,14 @@ class GuidedDenoiser:
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided clean latent seen in ``x`` (B, C, h, w), whose noise has deviation ``sigma``."""
-        if self.cfg_scale == 1.0:
-            return self._ask(x, sigma, [(self.cond, True)])[0]
-        sides = [(self.cond, True), (self.uncond, False)]
-        if self.cond.shape[1] == self.uncond.shape[1]:
-            cond, uncond = self._ask(x, sigma, sides)
-        else:
-            cond, uncond = (self._ask(x, sigma, [side])[0] for side in sides)
+        pulls = [Pull(self.cond, 1.0)] if isinstance(self.cond, Tensor) else self.cond
+        is_plain = len(pulls) == 1 and pulls[0].weight == 1.0
+        sides = [(pull.context, True) for pull in pulls]
+        if is_plain and self.cfg_scale == 1.0:
+            return self._ask(x, sigma, sides)[0]
+        batches = _batches([*sides, (self.uncond, False)])
+        *conds, uncond = (answer for batch in batches for answer in self._ask(x, sigma, batch))
+        cond = conds[0] if is_plain else _together(conds, uncond, [pull.weight for pull in pulls])
         return self.mix(cond, uncond, self.cfg_scale)
 
     def _ask(self, x: Tensor, sigma: float, sides: Sequence[tuple[Tensor, bool]]) -> tuple[Tensor, ...]:
@@ -95,3 +109,23 @@ class GuidedDenoiser:
         )
         outputs = self.predict(call).chunk(len(sides))
         return tuple(denoised(self.prediction, x, sigma, output) for output in outputs)
+
+
+def _batches(sides: Sequence[tuple[Tensor, bool]]) -> list[list[tuple[Tensor, bool]]]:
+    """The sides in their order, in batches of equally many tokens."""
+    batches: list[list[tuple[Tensor, bool]]] = []
+    for side in sides:
+        last = batches[-1] if batches else []
+        if last and len(last) < MAX_SIDES and last[0][0].shape[1] == side[0].shape[1]:
+            last.append(side)
+        else:
+            batches.append([side])
+    return batches
+
+
+def _together(conds: Sequence[Tensor], uncond: Tensor, weights: Sequence[float]) -> Tensor:
+    """uncond + sum of weight * (cond - uncond)."""
+    together = uncond
+    for cond, weight in zip(conds, weights, strict=True):
+        together = together + (cond - uncond) * weight
+    return together

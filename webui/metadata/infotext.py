@@ -25,6 +25,7 @@ from typing import Any
 from webui import __version__
 from webui.errors import RequestError
 from webui.request import (
+    Emphasis,
     GenerationRequest,
     InpaintArea,
     Mask,
@@ -32,6 +33,7 @@ from webui.request import (
     MaskMode,
     Size,
     StartImage,
+    Template,
 )
 
 NEGATIVE = "Negative prompt:"
@@ -123,6 +125,12 @@ def _pairs_of(request: GenerationRequest, facts: InfotextFacts) -> dict[str, str
     for key, hashes in ((LORA_HASHES, facts.lora_hashes), (EMBEDDING_HASHES, facts.embedding_hashes)):
         if hashes:
             pairs[key] = ", ".join(f"{re.sub('[:,]', '', name)}: {short}" for name, short in hashes.items())
+    if request.emphasis is not Emphasis.ORIGINAL and set("([") & set(request.prompt + request.negative_prompt):
+        pairs["Emphasis"] = request.emphasis.value
+    if request.template:
+        pairs["Template"] = request.template.prompt
+        if request.template.negative_prompt:
+            pairs["Negative Template"] = request.template.negative_prompt
     if sampling.eta is not None and facts.default_eta is not None and sampling.eta != facts.default_eta:
         # AUTOMATIC1111 has one eta for the samplers that add no noise by default and one for the ancestral ones.
         pairs["Eta" if facts.default_eta else "Eta DDIM"] = str(float(sampling.eta))
@@ -251,6 +259,9 @@ def to_request(
     reader.take_pair("Batch size", lambda request, text: replace(request, batch_size=int(text)))
     reader.request = replace(reader.request, clip_skip=1)
     reader.take_pair("Clip skip", lambda request, text: replace(request, clip_skip=int(text)))
+    reader.request = replace(reader.request, emphasis=Emphasis.ORIGINAL, template=None)
+    reader.take_pair("Emphasis", lambda request, text: replace(request, emphasis=Emphasis(text)))
+    _read_template(reader)
     _read_checkpoint(reader)
     start = _read_start(reader)
     for told in ("Version", LORA_HASHES, EMBEDDING_HASHES):  # the prompt names the files, by tag and by word
@@ -303,6 +314,14 @@ def _read_sampling(reader: _Reader, split_sampler: SplitSampler) -> None:
     reader.take_pair("CFG scale", change("cfg_scale", float))
     reader.take_pair("Eta", change("eta", float))
     reader.take_pair("Eta DDIM", change("eta", float))
+
+
+def _read_template(reader: _Reader) -> None:
+    """What the prompts were before choices were made in them; they stay as they became."""
+    negative = reader.fields.pop("Negative Template", "")
+    reader.take_pair(
+        "Template", lambda request, text: replace(request, template=Template(prompt=text, negative_prompt=negative))
+    )
 
 
 def _name(text: str) -> str:

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from webui.conditioning import Contribution, text
+from webui.conditioning import Contribution
 from webui.conditioning.embedding import Embedding
-from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Predict
+from webui.conditioning.text import Encoder, Timed
+from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Predict, Pull
 from webui.diffusion.noise import ImageNoise
 from webui.diffusion.schedules import Schedule
 from webui.diffusion.start import Start
 from webui.model import Model
 from webui.networks.unet import Openings
 from webui.pipeline.moments import Stepped
+from webui.prompt.compose import parts
+from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest
 from webui.samplers import Denoise, Sampler
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the prompts that AND joins: its contexts over the pass, and its weight."""
+
+    timed: Timed
+    weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """All that a run needs besides its request: the model, the formula, the grid and what modules contribute.
 
-    ``cond`` and ``uncond`` are (1, tokens, width).  Made once a job by :func:`prepare`.
+    Made once a job, or once for each of its passes, by :func:`prepare`.
     """
 
     model: Model
     sampler: Sampler
     schedule: Schedule
-    cond: Tensor
-    uncond: Tensor
+    cond: tuple[Part, ...]
+    uncond: Timed
     contributions: tuple[Contribution, ...] = ()
 
 
@@ -43,17 +55,21 @@ def prepare(
     schedule: Schedule,
     contributions: Sequence[Contribution] = (),
     embeddings: Sequence[Embedding] = (),
+    timeline: Timeline | None = None,
 ) -> Setup:
     """Encode the prompts of a resolved request, once for all its pictures.
 
-    Its prompt has no network tags any more; words of ``embeddings`` in either prompt become their vectors.
+    Its prompts have no comments and network tags any more; words of ``embeddings`` in either become their vectors.
+    ``timeline`` is how the numbers in them are counted; without one as in the only pass of this request.
     """
+    encoder = Encoder(model, request.clip_skip, tuple(embeddings), request.emphasis)
+    timeline = timeline or Timeline(request.sampling.steps * sampler.calls_per_step)
     return Setup(
         model=model,
         sampler=sampler,
         schedule=schedule,
-        cond=text.encode(request.prompt, model, request.clip_skip, embeddings),
-        uncond=text.encode(request.negative_prompt, model, request.clip_skip, embeddings),
+        cond=tuple(Part(encoder.timed(part.text, timeline), part.weight) for part in parts(request.prompt)),
+        uncond=encoder.timed(request.negative_prompt, timeline),
         contributions=tuple(contributions),
     )
 
@@ -75,17 +91,36 @@ def predictor(setup: Setup) -> Predict:
     return predict
 
 
-def denoiser(request: GenerationRequest, setup: Setup) -> GuidedDenoiser:
-    """The guided model of a job, as the function samplers walk."""
+def denoiser(request: GenerationRequest, setup: Setup, call: int = 0) -> GuidedDenoiser:
+    """The guided model of a job as it is at call ``call``, counted from 0: what the prompts say may change with it."""
+    contexts = _equally_long([part.timed.at(call) for part in setup.cond])
     return GuidedDenoiser(
         predict=predictor(setup),
         prediction=setup.model.prediction,
         table=setup.model.noise_table,
-        cond=setup.cond,
-        uncond=setup.uncond,
+        cond=[Pull(context, part.weight) for context, part in zip(contexts, setup.cond, strict=True)],
+        uncond=setup.uncond.at(call),
         cfg_scale=request.sampling.cfg_scale,
         dtype=setup.model.compute.dtype,
     )
+
+
+def counted(request: GenerationRequest, setup: Setup) -> Denoise:
+    """The guided model as the function that samplers walk, from its first call on."""
+    calls = itertools.count()
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        return denoiser(request, setup, next(calls))(x, sigma)
+
+    return denoise
+
+
+def _equally_long(contexts: Sequence[Tensor]) -> list[Tensor]:
+    """Contexts (1, tokens, width) brought to the longest's length by their last vectors, as AUTOMATIC1111 does."""
+    longest = max(context.shape[1] for context in contexts)
+    return [
+        torch.cat([context, context[:, -1:].expand(-1, longest - context.shape[1], -1)], dim=1) for context in contexts
+    ]
 
 
 def latent_shape(request: GenerationRequest, model: Model) -> tuple[int, int, int]:
@@ -107,7 +142,7 @@ def walk(
 
     ``constrain`` wraps the denoiser; inpainting keeps the unmasked part with it.
     """
-    denoise = constrain(denoiser(request, setup))
+    denoise = constrain(counted(request, setup))
     eta = request.sampling.eta or 0.0
     steps = len(start.sigmas) - 1
     result = latent

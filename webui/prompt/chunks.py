@@ -13,15 +13,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from webui.prompt.comments import without_comments
+from webui.prompt.compose import parts
 from webui.prompt.extra_networks import extract
-from webui.prompt.syntax import BREAK, parse_attention
+from webui.prompt.schedule import Timeline, schedule
+from webui.prompt.syntax import BREAK, Piece, parse_attention
 from webui.prompt.tokenizer import BOS, COMMA, EOS, Tokenizer
+from webui.request import Emphasis
 
 CHUNK_TOKENS = 75
 """Tokens of the prompt in one chunk."""
 COMMA_REACH = 20
 """A chunk that runs over within so many tokens after a comma ends at the comma instead."""
 
+
+COUNTED_STEPS = 20
+"""Steps over which a prompt is counted where nobody says how many."""
 
 PLACEHOLDER = 0
 """The token that stands where an embedding's vectors go."""
@@ -108,10 +115,10 @@ class _Filling:
         self.tokens, self.weights, self.placed = tokens, weights, placed
 
 
-def _fill(text: str, tokenizer: Tokenizer, words: Sequence[Word]) -> _Filling:
+def _fill(text: str, tokenizer: Tokenizer, words: Sequence[Word], emphasis: Emphasis) -> _Filling:
     filling = _Filling()
     by_token = _by_first_token(words)
-    for piece in parse_attention(text):
+    for piece in _pieces(text, emphasis):
         if piece == BREAK:
             filling.close()
             continue
@@ -119,6 +126,11 @@ def _fill(text: str, tokenizer: Tokenizer, words: Sequence[Word]) -> _Filling:
             filling.add(token, piece.weight, word)
     filling.finish()
     return filling
+
+
+def _pieces(text: str, emphasis: Emphasis) -> list[Piece]:
+    """The weighted pieces; one as it stands, BREAK and all, where emphasis is not read."""
+    return [Piece(text, 1.0)] if emphasis is Emphasis.NONE else parse_attention(text)
 
 
 def _by_first_token(words: Iterable[Word]) -> dict[int, list[Word]]:
@@ -142,12 +154,20 @@ def _spelled(tokens: list[int], words: dict[int, list[Word]]) -> Iterator[tuple[
         position += len(word.tokens) if word else 1
 
 
-def chunks(text: str, tokenizer: Tokenizer, words: Sequence[Word] = ()) -> list[Chunk]:
+def chunks(
+    text: str, tokenizer: Tokenizer, words: Sequence[Word] = (), emphasis: Emphasis = Emphasis.ORIGINAL
+) -> list[Chunk]:
     """The prompt as chunks; at least one, which is only padding for an empty prompt.
 
     Where the text spells one of ``words`` (the longest that fits), that many placeholders stand, never in two chunks.
     """
-    return _fill(text, tokenizer, words).chunks
+    return _fill(text, tokenizer, words, emphasis).chunks
+
+
+def texts(prompt: str, timeline: Timeline) -> tuple[str, ...]:
+    """All that a prompt without tags and comments says in some part and at some step, each text once, in its order."""
+    said = (span.text for part in parts(prompt) for span in schedule(part.text, timeline))
+    return tuple(dict.fromkeys(said))
 
 
 def words_in(text: str, tokenizer: Tokenizer, names: Iterable[str]) -> list[str]:
@@ -165,10 +185,14 @@ def _plain(text: str) -> str:
     return "".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
-def count_tokens(text: str, tokenizer: Tokenizer, words: Sequence[Word] = ()) -> tuple[int, int]:
+def count_tokens(
+    text: str, tokenizer: Tokenizer, words: Sequence[Word] = (), steps: int = COUNTED_STEPS
+) -> tuple[int, int]:
     """Tokens used, and how many fit before another chunk is needed: 75, 150, ...
 
-    As AUTOMATIC1111's counter: chunks ended early by BREAK or at a comma count as 75, and ``<lora:...>`` tags as 0.
+    As AUTOMATIC1111's counter: chunks ended early by BREAK or at a comma count as 75, comments and ``<lora:...>`` tags
+    as 0, and of all that the prompt says at some step, or in some part of an AND, the longest counts.
     """
-    used = _fill(extract(text).text, tokenizer, words).used
+    said = texts(extract(without_comments(text)).text, Timeline(steps))
+    used = max(_fill(one, tokenizer, words, Emphasis.ORIGINAL).used for one in said)
     return used, max(1, -(-used // CHUNK_TOKENS)) * CHUNK_TOKENS
