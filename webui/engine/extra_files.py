@@ -13,7 +13,9 @@ from webui.conditioning.lora import LoraUse
 from webui.errors import WebUIError
 from webui.prompt import chunks
 from webui.prompt.chunks import Word
+from webui.prompt.comments import without_comments
 from webui.prompt.extra_networks import LoraTag, extract
+from webui.prompt.schedule import Timeline, schedule
 from webui.prompt.tokenizer import Tokenizer
 from webui.request import GenerationRequest
 from webui.result import ModelFile
@@ -22,6 +24,9 @@ LORA = "lora"
 EMBEDDING = "embedding"
 A1111_DIGITS = 12
 """Digits of a LoRA's or embedding's hash that AUTOMATIC1111 writes."""
+
+MAX_CALLS = 2
+"""Calls of the denoiser that a sampler may count as one step."""
 
 Recorded = Mapping[tuple[str, str], ModelEntry]
 """The files of a picture that is made again, by role and by the name that its prompt uses."""
@@ -40,7 +45,8 @@ class EmbeddingUse:
 class ExtraFiles:
     """What a request's prompts name beside the checkpoint.  ``loras`` holds each file once, its weights added up.
 
-    ``request`` is the request with the tags taken out of its prompt, ``ignored`` the tags of kinds that nobody reads.
+    ``request`` is the request with comments taken out of its prompts and the tags out of the first, ``ignored`` the
+    tags of kinds that nobody reads.
     ``names`` are the LoRAs' files by every name that the prompt uses.
     """
 
@@ -84,10 +90,10 @@ def extra_files(
 
     Raises RequestError for a LoRA that is not there, CheckpointError for an embedding that cannot be read.
     """
-    extracted = extract(request.prompt)
-    plain = replace(request, prompt=extracted.text)
+    extracted = extract(without_comments(request.prompt))
+    plain = replace(request, prompt=extracted.text, negative_prompt=without_comments(request.negative_prompt))
     entries = embedding_entries(library) if recorded is None else _of_role(recorded, EMBEDDING)
-    texts = (plain.prompt, plain.negative_prompt)
+    texts = _said(plain)
     words = embedding.words(texts, tokenizer, {name: entry.path for name, entry in entries.items()})
     uses = [_lora_use(tag, library, recorded) for tag in extracted.loras]
     return ExtraFiles(
@@ -107,8 +113,9 @@ def count_tokens(text: str, library: Library, tokenizer: Tokenizer) -> tuple[int
     A file that cannot be read counts as the words of its name.
     """
     paths = {name: entry.path for name, entry in embedding_entries(library).items()}
+    said = chunks.texts(without_comments(text), Timeline(chunks.COUNTED_STEPS))
     try:
-        words = embedding.words([text], tokenizer, paths)
+        words = embedding.words(said, tokenizer, paths)
     except WebUIError:
         words = ()
     return chunks.count_tokens(text, tokenizer, words)
@@ -126,6 +133,18 @@ def short_hashes(text: str) -> dict[str, str]:
     """The names and hashes in the value of "Lora hashes" or "TI hashes"."""
     pairs: Sequence[tuple[str, str, str]] = [part.rpartition(":") for part in text.split(",")]
     return {name.strip(): short.strip() for name, _, short in pairs if name.strip() and short.strip()}
+
+
+def _said(request: GenerationRequest) -> tuple[str, ...]:
+    """All that the prompts say at some step of the first pass, with as many calls as any sampler makes for its steps.
+
+    A second pass says nothing else, except what its numbers choose between.
+    """
+    first = Timeline(request.sampling.steps * MAX_CALLS)
+    second = replace(first, is_second_pass=True)
+    prompts = (chunks.texts(request.prompt, first), chunks.texts(request.prompt, second))
+    negative = (span.text for timeline in (first, second) for span in schedule(request.negative_prompt, timeline))
+    return tuple(dict.fromkeys((*prompts[0], *prompts[1], *negative)))
 
 
 def _of_role(recorded: Recorded, role: str) -> dict[str, ModelEntry]:

@@ -44,6 +44,9 @@ from webui.pipeline.img2img import Beginning, StartPictures, begin
 from webui.pipeline.moments import Decoding, Made, Moment, Stepped
 from webui.pipeline.run import run_group
 from webui.plugins.manager import Plugins
+from webui.prompt.comments import without_comments
+from webui.prompt.dynamic import with_choices
+from webui.prompt.wildcards import Wildcards
 from webui.request import GenerationRequest
 from webui.result import Environment, MadePicture, ModelFile, Pixels
 from webui.settings import Settings
@@ -136,6 +139,11 @@ class Runner:
         """Stored start images, masks and control pictures."""
         return InputStore(self.settings.state_dir / "inputs")
 
+    @property
+    def wildcards(self) -> Wildcards:
+        """The files of choices as they are now: in the folder ``wildcards`` beside that of the models."""
+        return Wildcards((self.settings.models_dir.parent / "wildcards",))
+
     def generate(
         self,
         request: GenerationRequest,
@@ -158,15 +166,19 @@ class Runner:
         entry = self.library.find(request.checkpoint)
         if not self.has_loaded(entry, self.compute):
             tell(Report("progress", asdict(clock.phase("loading the model"))))
-        prepared = self._prepared(request, self.load(entry, self.compute), tell)
-        paths = []
+        model = self.load(entry, self.compute)
+        paths: list[str] = []
         wanted = [index for index in range(request.pictures) if index not in done]
-        for picture in self._pictures(request, prepared, clock, tell, control, wanted):
-            tell(Report("progress", asdict(clock.phase("saving"))))
-            output, path = self._save(picture, request, prepared, save, suffix)
-            paths.append(str(path))
-            tell(Report("picture", asdict(output)))
-            yield path
+        for chosen, indices in with_choices(request, wanted, self.wildcards):
+            if control.interrupted.is_set():
+                break
+            prepared = self._prepared(chosen, model, tell)
+            for picture in self._pictures(chosen, prepared, clock, tell, control, indices, made=len(paths)):
+                tell(Report("progress", asdict(clock.phase("saving"))))
+                output, path = self._save(picture, chosen, prepared, save, suffix)
+                paths.append(str(path))
+                tell(Report("picture", asdict(output)))
+                yield path
         self.plugins.tell("after_job", request=request, paths=tuple(paths))
 
     def reproduce(self, data: bytes, tell: Tell, control: Control) -> Verdict:
@@ -217,9 +229,13 @@ class Runner:
         tell: Tell,
         control: Control,
         wanted: Sequence[int],
+        made: int = 0,
     ) -> Iterator[MadePicture]:
-        """The pictures ``wanted``, after the plugins' rewriting; stops when interrupted."""
-        made = clock.done_before
+        """The pictures ``wanted``, after the plugins' rewriting; stops when interrupted.
+
+        ``made`` counts those that this run has made already.
+        """
+        made += clock.done_before
         previews = Previews(tell, clock, prepared.setup.model)
         for group in _groups(request, wanted, prepared.setup.model.compute):
             if control.interrupted.is_set():
@@ -412,7 +428,8 @@ class Runner:
             embedding_hashes=prepared.extras.embedding_hashes,
             extra=extra,
         )
-        return infotext.write(request, facts)
+        prompts = (without_comments(request.prompt), without_comments(request.negative_prompt))
+        return infotext.write(replace(request, prompt=prompts[0], negative_prompt=prompts[1]), facts)
 
 
 def _groups(request: GenerationRequest, wanted: Sequence[int], compute: Compute) -> Iterator[tuple[int, ...]]:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from webui.errors import RequestError
 from webui.prompt.comments import without_comments
 from webui.prompt.wildcards import Wildcards
+from webui.request import GenerationRequest, Template
 
 MAX_DEPTH = 32
 """How deeply wildcards may refer to wildcards."""
@@ -50,6 +52,31 @@ def resolve(template: str, seed: int, wildcards: Wildcards, *, stream: str = "pr
         return template
     chooser = _Chooser(random.Random(f"{stream} {seed}"), wildcards)
     return without_comments(chooser.resolve(without_comments(template), ()))
+
+
+def with_choices(
+    request: GenerationRequest, indices: Sequence[int], wildcards: Wildcards
+) -> Iterator[tuple[GenerationRequest, list[int]]]:
+    """The request as each of the pictures ``indices`` is made, neighbours with equal prompts together, in order.
+
+    Picture i chooses with seed + i, and both prompts apart.  Where anything was chosen the request's ``template`` keeps
+    what was written; a request that has one already, or holds no choices, comes back as it is.  Raises RequestError for
+    wildcards without end.
+    """
+    written = Template(prompt=request.prompt, negative_prompt=request.negative_prompt)
+
+    def chosen(index: int) -> GenerationRequest:
+        seed = (request.seed or 0) + index
+        prompt = resolve(written.prompt, seed, wildcards)
+        negative = resolve(written.negative_prompt, seed, wildcards, stream="negative prompt")
+        became = replace(request, prompt=prompt, negative_prompt=negative)
+        return became if became == request else replace(became, template=written)
+
+    if request.template is not None or not (is_dynamic(written.prompt) or is_dynamic(written.negative_prompt)):
+        yield request, list(indices)
+        return
+    for became, group in groupby(((chosen(index), index) for index in indices), key=lambda made: made[0]):
+        yield became, [index for _, index in group]
 
 
 @dataclass
