@@ -107,7 +107,15 @@ def schedule(text: str, timeline: Timeline) -> tuple[Span, ...]:
     ends = {timeline.length, *(last for last in switches.values() if last >= 1)}
     if len(switches) < len(groups):
         ends |= set(range(1, timeline.length + 1))
-    return tuple(Span(end, _said(tokens, groups, switches, end)) for end in sorted(ends))
+    said: dict[tuple[tuple[int, int], ...], str] = {}
+    spans = []
+    for end in sorted(ends):
+        chosen = {place: group.chosen(end, switches.get(place, 0)) for place, group in groups.items()}
+        key = tuple(chosen.values())
+        if key not in said:
+            said[key] = _said(tokens, groups, chosen)
+        spans.append(Span(end, said[key]))
+    return tuple(spans)
 
 
 def at_call(spans: Sequence[Span], call: int) -> int:
@@ -163,8 +171,8 @@ def _closes(opened: _Open, token: str, place: int, tokens: Sequence[str], groups
     return True
 
 
-def _said(tokens: Sequence[str], groups: dict[int, _Group], switches: dict[int, int], step: int) -> str:
-    """The text at a step."""
+def _said(tokens: Sequence[str], groups: dict[int, _Group], chosen: dict[int, tuple[int, int]]) -> str:
+    """The text where the tokens ``chosen`` stand for their groups."""
     said: list[str] = []
     leave: dict[int, int] = {}
     place = 0
@@ -172,7 +180,7 @@ def _said(tokens: Sequence[str], groups: dict[int, _Group], switches: dict[int, 
         if place in leave:
             place = leave[place]
         elif group := groups.get(place):
-            first, end = group.chosen(step, switches.get(place, 0))
+            first, end = chosen[place]
             leave[end] = group.marks[-1] + 1
             place = first
         else:
