@@ -11,9 +11,38 @@ from webui.samplers import Sampler, find_sampler
 
 
 def test_names_are_those_of_automatic1111(samplers) -> None:
-    assert {sampler.name for sampler in samplers} >= {
-        "DDPM", "DDIM", "PLMS", "Euler", "Euler a", "Heun", "DPM++ 2M",
+    menu = {sampler.name: (sampler.aliases, sampler.default_schedule) for sampler in samplers}
+    assert menu == {
+        "DPM++ 2M": (("k_dpmpp_2m",), "Karras"),
+        "DPM++ SDE": (("k_dpmpp_sde",), "Karras"),
+        "DPM++ 2M SDE": (("k_dpmpp_2m_sde",), "Exponential"),
+        "DPM++ 2M SDE Heun": (("k_dpmpp_2m_sde_heun",), "Exponential"),
+        "DPM++ 2S a": (("k_dpmpp_2s_a",), "Karras"),
+        "DPM++ 3M SDE": (("k_dpmpp_3m_sde",), "Exponential"),
+        "Euler a": (("k_euler_a", "k_euler_ancestral"), None),
+        "Euler": (("k_euler",), None),
+        "LMS": (("k_lms",), None),
+        "Heun": (("k_heun",), None),
+        "DPM2": (("k_dpm_2",), "Karras"),
+        "DPM2 a": (("k_dpm_2_a",), "Karras"),
+        "DPM fast": (("k_dpm_fast",), None),
+        "DPM adaptive": (("k_dpm_ad",), None),
+        "Restart": (("restart",), "Karras"),
+        "HeunPP2": (("heunpp2",), None),
+        "IPNDM": (("ipndm",), None),
+        "IPNDM_V": (("ipndm_v",), None),
+        "DEIS": (("deis",), None),
+        "DDIM": (("ddim",), None),
+        "DDIM CFG++": (("ddim_cfgpp",), None),
+        "PLMS": (("plms",), None),
+        "UniPC": (("unipc",), None),
+        "LCM": (("k_lcm",), None),
+        "DDPM": (("ddpm",), None),
+    }
+    assert {s.name for s in samplers if s.brownian} == {
+        "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE",
     }  # fmt: skip
+    assert {s.name for s in samplers if s.discards_penultimate} == {"DPM2", "DPM2 a", "DPM++ 3M SDE"}
     names = [name.casefold() for sampler in samplers for name in {n.casefold() for n in sampler.names}]
     assert len(names) == len(set(names)), "two samplers answer to one name"
 

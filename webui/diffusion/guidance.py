@@ -86,15 +86,23 @@ class GuidedDenoiser:
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided clean latent seen in ``x`` (B, C, h, w), whose noise has deviation ``sigma``."""
-        pulls = [Pull(self.cond, 1.0)] if isinstance(self.cond, Tensor) else self.cond
-        is_plain = len(pulls) == 1 and pulls[0].weight == 1.0
-        sides = [(pull.context, True) for pull in pulls]
-        if is_plain and self.cfg_scale == 1.0:
-            return self._ask(x, sigma, sides)[0]
-        batches = _batches([*sides, (self.uncond, False)])
+        pulls = self._pulls
+        if self.cfg_scale == 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0:
+            return self._ask(x, sigma, [(pulls[0].context, True)])[0]
+        return self.guided_and_unguided(x, sigma)[0]
+
+    def guided_and_unguided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """The guided clean latent and the one seen with ``uncond`` alone (B, C, h, w); both sides are always asked."""
+        pulls = self._pulls
+        batches = _batches([*((pull.context, True) for pull in pulls), (self.uncond, False)])
         *conds, uncond = (answer for batch in batches for answer in self._ask(x, sigma, batch))
+        is_plain = len(pulls) == 1 and pulls[0].weight == 1.0
         cond = conds[0] if is_plain else _together(conds, uncond, [pull.weight for pull in pulls])
-        return self.mix(cond, uncond, self.cfg_scale)
+        return self.mix(cond, uncond, self.cfg_scale), uncond
+
+    @property
+    def _pulls(self) -> Sequence[Pull]:
+        return [Pull(self.cond, 1.0)] if isinstance(self.cond, Tensor) else self.cond
 
     def _ask(self, x: Tensor, sigma: float, sides: Sequence[tuple[Tensor, bool]]) -> tuple[Tensor, ...]:
         """One network call for all ``sides`` (context, whether conditional): the clean latent of each (B, C, h, w)."""

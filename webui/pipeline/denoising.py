@@ -94,25 +94,31 @@ def predictor(setup: Setup) -> Predict:
 def denoiser(request: GenerationRequest, setup: Setup, call: int = 0) -> GuidedDenoiser:
     """The guided model of a job as it is at call ``call``, counted from 0: what the prompts say may change with it."""
     contexts = _equally_long([part.timed.at(call) for part in setup.cond])
+    table, sampler = setup.model.noise_table, setup.sampler
     return GuidedDenoiser(
         predict=predictor(setup),
         prediction=setup.model.prediction,
-        table=setup.model.noise_table,
+        table=sampler.table(table) if sampler.table else table,
         cond=[Pull(context, part.weight) for context, part in zip(contexts, setup.cond, strict=True)],
         uncond=setup.uncond.at(call),
-        cfg_scale=request.sampling.cfg_scale,
+        cfg_scale=request.sampling.cfg_scale / sampler.cfg_divisor,
         dtype=setup.model.compute.dtype,
     )
 
 
-def counted(request: GenerationRequest, setup: Setup) -> Denoise:
-    """The guided model as the function that samplers walk, from its first call on."""
-    calls = itertools.count()
+class Counted:
+    """The guided model of a job as the ``GuidedDenoise`` that samplers walk, from its first call on."""
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        return denoiser(request, setup, next(calls))(x, sigma)
+    def __init__(self, request: GenerationRequest, setup: Setup) -> None:
+        self._request, self._setup, self._calls = request, setup, itertools.count()
 
-    return denoise
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        """The guided clean latent of the next call."""
+        return denoiser(self._request, self._setup, next(self._calls))(x, sigma)
+
+    def guided_and_unguided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """The guided clean latent of the next call, and the one seen with the negative prompt alone."""
+        return denoiser(self._request, self._setup, next(self._calls)).guided_and_unguided(x, sigma)
 
 
 def _equally_long(contexts: Sequence[Tensor]) -> list[Tensor]:
@@ -140,15 +146,17 @@ def walk(
 ) -> Generator[Stepped, None, Tensor]:
     """Sample from ``latent`` (B, C, h, w) float32; yields each step and returns the clean latent.
 
-    ``constrain`` wraps the denoiser; inpainting keeps the unmasked part with it.
+    ``constrain`` wraps the denoiser; inpainting keeps the unmasked part with it.  A sampler that plans its own levels
+    may take more steps than announced; the announcement grows with it.
     """
-    denoise = constrain(counted(request, setup))
+    denoise = constrain(Counted(request, setup))
     eta = request.sampling.eta or 0.0
     steps = len(start.sigmas) - 1
     result = latent
-    for number, step in enumerate(setup.sampler.integrate(denoise, latent, start.sigmas, noise, eta=eta), start=1):
+    source = noise.brownian(start.levels) if setup.sampler.brownian else noise
+    for number, step in enumerate(setup.sampler.integrate(denoise, latent, start.sigmas, source, eta=eta), start=1):
         result = step.x
-        yield Stepped(tuple(indices), number, steps, step.denoised)
+        yield Stepped(tuple(indices), number, max(number, steps), step.denoised)
     return result
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from webui.pipeline.moments import Made, Moment
 from webui.pipeline.txt2img import finished
 from webui.request import GenerationRequest, MaskedContent
 from webui.result import MadePicture
-from webui.samplers import Denoise
+from webui.samplers import Denoise, GuidedDenoise
 
 
 def inpaint(request: GenerationRequest, setup: Setup, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
@@ -49,7 +49,9 @@ def run(request: GenerationRequest, setup: Setup, beginning: Beginning, indices:
     """img2img, or inpainting when the request has a mask."""
     assert request.start is not None
     make = img2img if request.start.mask is None else inpaint
-    return make(request, setup, beginning, indices)
+    batches = [[index] for index in indices] if setup.sampler.one_by_one else [indices]
+    for batch in batches:
+        yield from make(request, setup, beginning, batch)
 
 
 def _untouched(request: GenerationRequest, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
@@ -86,17 +88,37 @@ def _constrain(original: Tensor, painted: Tensor, *, before: bool) -> Callable[[
     outside is the clean original (``before``), as AUTOMATIC1111 does with ``mask_before_denoising``.
     """
 
-    def wrap(denoise: Denoise) -> Denoise:
-        def after_denoising(x: Tensor, sigma: float) -> Tensor:
-            return denoise(x, sigma) * painted + original * (1 - painted)
+    return lambda denoise: _Held(denoise, original, painted, before)
 
-        def before_denoising(x: Tensor, sigma: float) -> Tensor:
-            preserving = math.sqrt(1.0 + sigma**2)
-            return denoise(x * painted + original * preserving * (1 - painted), sigma)
 
-        return before_denoising if before else after_denoising
+@dataclass(frozen=True)
+class _Held:
+    """The denoiser that :func:`_constrain` gives."""
 
-    return wrap
+    denoise: Denoise
+    original: Tensor
+    painted: Tensor
+    before: bool
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return self._after(self.denoise(self._before(x, sigma), sigma))
+
+    def guided_and_unguided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """As the denoiser's own; one without guidance answers the same twice."""
+        x = self._before(x, sigma)
+        if isinstance(self.denoise, GuidedDenoise):
+            guided, unguided = self.denoise.guided_and_unguided(x, sigma)
+        else:
+            guided = unguided = self.denoise(x, sigma)
+        return self._after(guided), self._after(unguided)
+
+    def _before(self, x: Tensor, sigma: float) -> Tensor:
+        if not self.before:
+            return x
+        return x * self.painted + self.original * math.sqrt(1.0 + sigma**2) * (1 - self.painted)
+
+    def _after(self, denoised: Tensor) -> Tensor:
+        return denoised if self.before else denoised * self.painted + self.original * (1 - self.painted)
 
 
 def _pasted(moment: Moment, planned: Plan) -> Moment:

@@ -17,6 +17,10 @@ from webui.result import MadePicture
 
 def txt2img(request: GenerationRequest, setup: Setup, indices: Sequence[int]) -> Iterator[Moment]:
     """The moments of making the pictures ``indices`` together in one batch."""
+    if setup.sampler.one_by_one and len(indices) > 1:
+        for index in indices:
+            yield from txt2img(request, setup, [index])
+        return
     model = setup.model
     start = start_from_noise(setup.sampler, setup.schedule, model.noise_table, request.sampling.steps)
     noise = ImageNoise(seeds(request, indices), latent_shape(request, model), model.compute.device)
