@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ def test_writing_that_fails_leaves_the_old_state(tmp_path: Path, monkeypatch: py
     found = state.load(tmp_path, "x")
     assert found is not None and found.step == 1
     assert [path.name for path in tmp_path.iterdir()] == [state.FILE_NAME]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".{state.FILE_NAME}.{process}.part" for process in (1, 2))
+    for left in (old, new):
+        left.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    state.save(tmp_path, "x", RunState(7, TENSORS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, state.FILE_NAME]
 
 
 def test_identity_is_of_all_that_moves_a_weight_and_of_nothing_else() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from webui.errors import TrainingError
+from webui.errors import OutputError, TrainingError
 from webui.images.grid import grid
 from webui.training import state
 from webui.training.kinds import Task
@@ -103,7 +104,7 @@ class Run:
         began = time.monotonic()
         gradients, losses = self._gradients(threads)
         rate = rate_at(self.request.optimiser, self.step, self.request.steps)
-        norm = self.learner.step(gradients, rate)
+        norm = self.learner.step(gradients, rate, threads)
         self._watch(norm)
         self.step += 1
         self._times.append(time.monotonic() - began)
@@ -173,8 +174,9 @@ class Run:
             torch.set_num_threads(1 if self.request.parts > 1 else self.threads)
         if pictures:
             path = self.folder / "samples" / f"{self.step:06d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(grid(pictures)).save(path)
+            data = io.BytesIO()
+            Image.fromarray(grid(pictures)).save(data, "PNG")
+            state.write_whole(path, data.getvalue())
             yield Sampled(self.step, path)
 
     def _save(self) -> Iterator[Moment]:
@@ -190,7 +192,8 @@ class Run:
         yield Exported(path)
 
     def _wait(self, wishes: Wishes) -> Iterator[Moment]:
-        yield from self._save()
+        if time.monotonic() - self._saved_at >= self.request.save_every_s:
+            yield from self._save()
         yield Phase("paused")
         while wishes.pause() and not wishes.stop():
             time.sleep(POLL_S)
@@ -209,24 +212,27 @@ class LossFile:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         kept = [row for row in read_losses(path) if int(row["step"]) <= step]
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._names: list[str] = [] if not kept else list(kept[0])
-        with path.open("w", newline="", encoding="utf-8") as file:
-            if kept:
-                writer = csv.DictWriter(file, self._names)
-                writer.writeheader()
-                writer.writerows(kept)
+        text = io.StringIO(newline="")
+        if kept:
+            writer = csv.DictWriter(text, self._names)
+            writer.writeheader()
+            writer.writerows(kept)
+        state.write_whole(path, text.getvalue().encode())
 
     def write(self, step: int, losses: Mapping[str, float], rate: float, seconds: float) -> None:
-        """Add a step."""
+        """Add a step.  Raises OutputError."""
         row = {"step": step, **{k: f"{v:.6g}" for k, v in losses.items()}, "rate": f"{rate:.6g}",
                "seconds": f"{seconds:.3f}"}  # fmt: skip
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._names or list(row), extrasaction="ignore", restval="")
-            if not self._names:
-                writer.writeheader()
-                self._names = list(row)
-            writer.writerow(row)
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self._names or list(row), extrasaction="ignore", restval="")
+                if not self._names:
+                    writer.writeheader()
+                    self._names = list(row)
+                writer.writerow(row)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written ({error}); is the disk full?") from error
 
 
 def read_losses(path: Path) -> list[dict[str, str]]:

@@ -136,20 +136,26 @@ def training_size(request: TrainingRequest, file: SafetensorsFile, place: Place)
 def _checked(data: DataSet, digest: str, cache: Path, wishes: Wishes) -> tuple[DataSet, tuple[str, ...]]:
     """The data without pictures that do not decode; what was found out is kept for the next time."""
     path = cache / f"checked-{digest[:20]}.json"
-    if path.exists():
-        bad = {int(index): str(sentence) for index, sentence in json.loads(path.read_text("utf-8")).items()}
-    else:
-        bad = {}
+    known = _known_bad(path)
+    bad = known or {}
+    if known is None:
         with ThreadPoolExecutor() as threads:
             for start in range(0, len(data.items), CHECKED_AT_ONCE):
                 if wishes.stop():
                     return data, data.left_out
                 part = range(start, min(start + CHECKED_AT_ONCE, len(data.items)))
                 bad |= {index: found for index, found in zip(part, threads.map(data.check, part), strict=True) if found}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(bad), "utf-8")
+        state.write_whole(path, json.dumps(bad).encode())
     checked = data.without(bad) if bad else data
     return checked, checked.left_out
+
+
+def _known_bad(path: Path) -> dict[int, str] | None:
+    """What an earlier run found out, None when there was none or its file is not whole."""
+    try:
+        return {int(index): str(sentence) for index, sentence in json.loads(path.read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _compute(request: TrainingRequest, compute: Compute) -> Compute:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from webui.training.request import TrainingRequest
 FILE_NAME = "state.safetensors"
 NOT_IDENTITY = ("samples", "save_every_s", "export_every")
 """Fields of a request that change no weight: a run may go on with others."""
+LEFT_BEHIND_S = 3600.0
+"""An unfinished file that nobody wrote to for so long is of a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,22 @@ def load(folder: Path, run: str) -> RunState | None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file so that at every moment the old one or the new one is there.  Raises OutputError."""
+    _whole(path, lambda unfinished: write_file(unfinished, tensors, metadata))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write any file of a run in the same way.  Raises OutputError."""
+    _whole(path, lambda unfinished: unfinished.write_bytes(data))
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(unfinished, tensors, metadata)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            if time.time() - leftover.stat().st_mtime > LEFT_BEHIND_S:
+                leftover.unlink(missing_ok=True)
+        write(unfinished)
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
