@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from training_cases import Going, asked, place, taught
 
 from webui.errors import CheckpointError
+from webui.training import latents
 from webui.training.loop import read_losses
 from webui.training.moments import Moment, Sampled, Saved, Stepped
 from webui.training.request import Noise, Optimiser, Samples, TrainingRequest
@@ -168,3 +170,27 @@ def test_other_settings_do_not_go_on_with_a_run(painted: Path, tiny_checkpoint: 
     taught(request_for("lora", painted / "own"), where, until(2))
     with pytest.raises(CheckpointError, match="other settings"):
         taught(request_for("lora", painted / "own", seed=1), where)
+
+
+def test_what_was_found_out_about_pictures_may_be_damaged(painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    where = place(tmp_path, tiny_checkpoint)
+    taught(request_for("lora", painted / "own"), where, until(1))
+    (found,) = where.cache.glob("checked-*.json")
+    found.write_text('{"1": ', "utf-8")
+    assert taught(request_for("lora", painted / "own"), where) is not None
+    assert json.loads(found.read_text("utf-8")) == {}
+
+
+def test_latents_are_of_their_precision_and_make_room(
+    painted: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = place(tmp_path, tiny_checkpoint)
+    for precision in ("fp32", "bf16"):
+        taught(request_for("lora", painted / "own", precision=precision, name=precision), where, until(1))
+        shutil.rmtree(where.folder, ignore_errors=True)
+    first, second = sorted(where.cache.glob("latents-*.safetensors"), key=lambda path: path.stat().st_mtime)
+    assert first.read_bytes() != second.read_bytes()
+    monkeypatch.setattr(latents, "KEPT_BYTES", 0)
+    taught(request_for("lora", painted / "own", data={"flip": False}), where, until(1))
+    (left,) = where.cache.glob("latents-*.safetensors")
+    assert left not in (first, second), "the others were not used for longer"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from webui.training.state import write_tensors
 AT_ONCE = 16
 """So many pictures of 128 x 128 are encoded together, fewer larger ones."""
 PIXELS_AT_ONCE = AT_ONCE * 128 * 128
+KEPT_BYTES = 20 * 1024**3
+"""Latents of all runs together take at most so much of the disk, those of one run alone as much as they need."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,17 @@ class LatentCache:
         for index, item in enumerate(data.items):
             buckets.setdefault(f"{item.width}x{item.height}", []).append(index)
         place = {item: (bucket, row) for bucket, items in buckets.items() for row, item in enumerate(items)}
-        key = hashlib.sha256(f"{data.digest} {self.vae_digest} {data.size} {flips}".encode()).hexdigest()[:20]
+        known = f"{data.digest} {self.vae_digest} {data.size} {flips} {self.compute.vae_dtype}"
+        key = hashlib.sha256(known.encode()).hexdigest()[:20]
         path = self.folder / f"latents-{key}.safetensors"
         moments = _read(path, buckets)
         if moments is None:
             moments = self._encode(data, buckets, flips)
             write_tensors(path, moments, {"key": key})
+            _make_room(self.folder, path)
+        else:
+            with suppress(OSError):  # a folder that can only be read
+                path.touch()  # used last
         return Latents(moments, place, flips, self.scale_factor)
 
     def _encode(self, data: DataSet, buckets: Mapping[str, list[int]], flips: bool) -> dict[str, Tensor]:
@@ -115,6 +123,18 @@ def to_pixels(pictures: Tensor) -> Pixels:
     levels = (pictures.float().clamp(-1.0, 1.0) + 1.0) * 127.5
     pixels: Pixels = levels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
+
+
+def _make_room(folder: Path, kept: Path) -> None:
+    """Remove the latents that were not used for longest, other than ``kept``, until all take at most KEPT_BYTES."""
+    with suppress(OSError):  # another run removes them as well, or reads one, on a system that minds
+        found = {path: path.stat() for path in folder.glob("latents-*.safetensors")}
+        total = sum(about.st_size for about in found.values())
+        for path in sorted(found.keys() - {kept}, key=lambda path: found[path].st_mtime):
+            if total <= KEPT_BYTES:
+                return
+            path.unlink()
+            total -= found[path].st_size
 
 
 def _read(path: Path, buckets: Mapping[str, list[int]]) -> dict[str, Tensor] | None:
