@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from webui import __version__
+from webui.checkpoints.hashes import file_sha256
 from webui.training.kinds import Weights
 from webui.training.request import TrainingRequest
 from webui.training.state import write_tensors
@@ -20,6 +21,8 @@ RECIPE_KEY = "webui.training"
 """The metadata under which a trained file tells how it was made (JSON)."""
 STORED = torch.float16
 """Floats are stored so, as nearly every published file is."""
+EXACT = ("betas", "alphas_cumprod")
+"""But these: of the first step's noise, 1 - 0.99915, fp16 would leave one digit."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +37,37 @@ class TrainingRecipe:
     steps: int
 
     def to_json(self) -> str:
-        """The recipe as it is kept in the file; folders are left out, which mean something on one machine alone."""
+        """The recipe as it is kept in the file.
+
+        Folders are left out, which mean something on one machine alone; of files that options name there are the name
+        and, in ``files``, the SHA-256.
+        """
         plain = self.request.to_dict()
         for name in ("folder", "class_folder", "control_folder"):
             if plain["data"][name]:
                 plain["data"][name] = Path(plain["data"][name]).name
+        files = {name: path for name, value in plain["options"].items() if (path := _file(value))}
+        plain["options"] |= {name: path.name for name, path in files.items()}
         recipe: dict[str, Any] = {
             "request": plain,
             "data_sha256": self.data_digest,
             "pictures": self.pictures,
             "base": self.base,
             "base_sha256": self.base_sha256,
+            "files": {name: file_sha256(path) for name, path in files.items()},
             "steps": self.steps,
             "webui": __version__,
             "torch": torch.__version__,
         }
         return json.dumps(recipe, sort_keys=True)
+
+
+def _file(option: object) -> Path | None:
+    """The file that an option names, None when it names none."""
+    if not isinstance(option, str) or not option.endswith(".safetensors"):
+        return None
+    path = Path(option).expanduser()
+    return path if path.is_file() else None
 
 
 def export(path: Path, weights: Weights, recipe: TrainingRecipe) -> Path:
@@ -62,7 +80,8 @@ def export(path: Path, weights: Weights, recipe: TrainingRecipe) -> Path:
         **weights.metadata,
         RECIPE_KEY: recipe.to_json(),
     }
-    write_tensors(path, {name: stored(tensor) for name, tensor in weights.tensors.items()}, metadata)
+    tensors = {n: tensor if n in EXACT else stored(tensor) for n, tensor in weights.tensors.items()}
+    write_tensors(path, tensors, metadata)
     return path
 
 
