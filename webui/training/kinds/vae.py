@@ -109,7 +109,10 @@ class VaeTask:
         mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
         if not self.options.decoder_only:
             values = _folded(values, mean, deviation * self.materials.model.scale_factor)
-        colours = _colours((latents - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1), pictures)
+            latents = (latents - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
+        else:
+            latents = latents * self.materials.model.scale_factor
+        colours = _colours(latents, pictures)
         metadata = {"modelspec.architecture": "stable-diffusion-v1/vae", LATENT_RGB_KEY: json.dumps(colours)}
         return Weights(values, metadata)
 
