@@ -20,7 +20,7 @@ from webui.checkpoints.library import Library
 from webui.engine.executor import Control, Order, Report, Tell
 from webui.engine.jobs import Progress
 from webui.engine.outputs import write_atomically
-from webui.engine.training_view import LEFT_OUT, REQUEST, run_folder
+from webui.engine.training_view import LEFT_OUT, REQUEST, STATE, run_folder
 from webui.errors import DEFECT, OutputError, WebUIError
 from webui.plugins.manager import Plugins
 from webui.settings import Settings
@@ -100,7 +100,8 @@ class Teacher:
 
         settings = self.settings
         self.library.refresh()
-        write_request(folder, request)
+        if not (folder / STATE).exists():  # what a state is of stays as it was asked, also when it is refused now
+            write_request(folder, request)
         place = Place(
             folder=folder,
             library=self.library,

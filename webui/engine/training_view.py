@@ -16,6 +16,7 @@ from webui.errors import NotFoundError, OutputError, RequestError
 
 FOLDER = "training"
 REQUEST = "request.json"
+STATE = "state.safetensors"
 LEFT_OUT = "left-out.json"
 LOSSES = "losses.csv"
 SAMPLES = "samples"
