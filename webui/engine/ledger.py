@@ -110,6 +110,7 @@ class Ledger:
         job = replace(job, state=JobState.QUEUED, error=None, started=None, finished=None, progress=progress)
         with self.lock:
             self.store.save(job)
+            self._unsaved.pop(job.id, None)  # how it ended before is not recorded over it
             self.keep(job)
         self.events.tell(job.id, "queued", asdict(progress))
 
@@ -139,10 +140,11 @@ class Ledger:
 
     def save_late(self) -> bool:
         """Record how jobs ended that could not be recorded then; whether there were any.  Raises OutputError."""
-        late = list(self._unsaved.values())
-        for job in late:
-            self.store.save(job)
-            self._unsaved.pop(job.id, None)
+        with self.lock:
+            late = list(self._unsaved.values())
+            for job in late:
+                self.store.save(job)
+                del self._unsaved[job.id]
         return bool(late)
 
     def keep(self, job: Job) -> None:
