@@ -187,6 +187,9 @@ def test_a_training_is_a_job_like_any_other(begin: Callable[..., Engine], settin
 
 def test_what_cannot_be_taught_is_refused_at_once(begin: Callable[..., Engine], pictures: Path) -> None:
     engine = begin(Stage())
+    taken = engine.library.root / "Lora" / "taken.safetensors"
+    taken.parent.mkdir(exist_ok=True)
+    taken.write_bytes(b"of somebody")
     for changes, sentence in (
         ({"kind": "tyo"}, 'no kind of training named "tyo"; did you mean "toy"'),
         ({"kind": None}, "no kind of training"),
@@ -198,6 +201,10 @@ def test_what_cannot_be_taught_is_refused_at_once(begin: Callable[..., Engine], 
         ({"steps": 0}, "Steps"),
         ({"name": "a/b"}, "cannot be a file name"),
         ({"optimiser": 3}, "must be a table"),
+        ({"name": "taken"}, 'named "taken" already'),
+        ({"samples": {"prompts": "a cat"}}, "prompts is 'a cat'; it must be a list of texts"),
+        ({"steps": 10.5}, "steps is 10.5; it must be a whole number"),
+        ({"data": {"folder": str(pictures), "flip": "false"}}, "flip is 'false'; it must be true or false"),
     ):  # fmt: skip
         with pytest.raises(RequestError, match=sentence):
             engine.submit_training(toy_request(pictures, **changes))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from webui.checkpoints.library import Library
+from webui.checkpoints.library import FOLDERS, Library
 from webui.engine.executor import Order, Report, Trainer
 from webui.engine.jobs import TRAINING, Job, JobState, Progress
 from webui.engine.ledger import TOLD_AGAIN, Ledger
 from webui.engine.store import GIVEN_UP_TRAINING
 from webui.errors import DEFECT, OutputError, RequestError, WebUIError, WorkerError, unknown_name
-from webui.training.kinds import TrainingKind
+from webui.training.kinds import TrainingKind, read_options
 from webui.training.request import TrainingRequest
 
 log = logging.getLogger(__name__)
@@ -207,10 +207,11 @@ class TrainingQueue:
 def read_request(plain: Any, kinds: Mapping[str, TrainingKind], library: Library) -> TrainingRequest:
     """What plain values ask for, with nothing left open: kind's defaults, options in full, absolute folders.
 
-    Raises RequestError when they name something that is not here.
+    Raises RequestError when they name something that is not here, or a file to be made that is.
     """
     request = TrainingRequest.from_dict(_with_defaults(plain, kinds))
     kind = kinds[request.kind]
+    _require_new(kind, request.name, library)
     data = request.data
     folders: dict[str, Any] = {
         name: _folder(what, getattr(data, name))
@@ -223,18 +224,6 @@ def read_request(plain: Any, kinds: Mapping[str, TrainingKind], library: Library
         options=asdict(read_options(kind, request.options)),
         checkpoint=library.find(request.checkpoint).name,
     )
-
-
-def read_options(kind: TrainingKind, options: Mapping[str, Any]) -> Any:
-    """The options record of a kind.  Raises RequestError."""
-    known = [entry.name for entry in fields(kind.options)]
-    for name in options:
-        if name not in known:
-            raise unknown_name(f"option of {kind.label} training", str(name), known)
-    try:
-        return kind.options(**options)
-    except TypeError as error:
-        raise RequestError(f"The options of {kind.label} training do not fit: {error}.") from None
 
 
 def _with_defaults(plain: Any, kinds: Mapping[str, TrainingKind]) -> dict[str, Any]:
@@ -252,6 +241,15 @@ def _with_defaults(plain: Any, kinds: Mapping[str, TrainingKind]) -> dict[str, A
         elif isinstance(filled.get(part, {}), Mapping):
             filled[part] = {inner: value, **filled.get(part, {})}
     return filled
+
+
+def _require_new(kind: TrainingKind, name: str, library: Library) -> None:
+    """Refuse to write over a model that is there.  (A run that goes on is not asked; it writes its own file again.)"""
+    path = library.root / FOLDERS[kind.folder][0] / f"{name}.safetensors"
+    if path.exists():
+        raise RequestError(
+            f'There is a {kind.label} named "{name}" already ({path}); choose another name, or take that file away.'
+        )
 
 
 def _folder(what: str, path: str) -> str:

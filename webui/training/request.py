@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from webui.errors import RequestError, unknown_name
 
@@ -23,6 +23,35 @@ _NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|.][^\x00-\x1f/\\:*?\"<>|]*")
 def _in_range(name: str, value: float, low: float, high: float) -> None:
     if not (isinstance(value, int | float) and math.isfinite(value) and low <= value <= high):
         raise RequestError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+
+
+def check_types(record: Any) -> None:
+    """Refuse a field of a record whose value is not of its declared type: "false" is no way to say no.
+
+    A whole number does as a float.  Only plain types are checked, and texts in a tuple.  Raises RequestError.
+    """
+    for name, declared in get_type_hints(type(record)).items():
+        value, allowed = getattr(record, name), get_args(declared) or (declared,)
+        if get_origin(declared) is tuple:
+            fits, allowed = isinstance(value, tuple) and all(isinstance(item, str) for item in value), (tuple,)
+        elif not all(kind in _WORDS for kind in allowed):
+            continue
+        else:
+            fits = type(value) in allowed or (type(value) is int and float in allowed)
+        if not fits:
+            words = " or ".join(_WORDS[kind] for kind in allowed)
+            shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
+            raise RequestError(f"{name} is {shown}; it must be {words}.")
+
+
+_WORDS: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list of texts",
+    type(None): "left out",
+}
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -56,6 +85,7 @@ class Data:
     control_folder: str = ""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not isinstance(self.folder, str) or not self.folder.strip():
             raise RequestError("No folder of training pictures was named.")
         if self.size is not None:
@@ -87,6 +117,7 @@ class Optimiser:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         _one_of("optimiser", self.name, OPTIMISERS)
         _one_of("learning-rate schedule", self.schedule, RATE_SCHEDULES)
         _in_range("The learning rate", self.rate, 0.0, 10.0)
@@ -117,6 +148,7 @@ class Noise:
     caption_dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        check_types(self)
         _one_of("prediction", self.prediction, PREDICTIONS)
         _in_range("Min-SNR gamma", self.min_snr_gamma, 0.0, 100.0)
         _in_range("Noise offset", self.offset, 0.0, 1.0)
@@ -138,6 +170,7 @@ class Samples:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         _in_range("The steps between samples", self.every, 0, 1_000_000_000)
         _in_range("Sampling steps", self.steps, 1, 150)
         _in_range("CFG scale", self.cfg_scale, 1.0, 30.0)
@@ -174,8 +207,11 @@ class TrainingRequest:
     export_every: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or len(self.name) > 120:
             raise RequestError(f'The name "{self.name}" cannot be a file name; use letters, digits, - and _.')
+        if not isinstance(self.options, Mapping):
+            raise RequestError("The options of a training must be a table of names and values.")
         _in_range("Steps", self.steps, 1, 100_000_000)
         _in_range("The batch size", self.batch_size, 1, 4096)
         _in_range("The seed", self.seed, 0, 2**63 - 1)
@@ -206,7 +242,7 @@ class TrainingRequest:
 
 def _part(record: type[Any], plain: Any, name: str) -> Any:
     values = _known(record, plain, f'"{name}" of a training request')
-    if "prompts" in values:
+    if isinstance(values.get("prompts"), list):
         values["prompts"] = tuple(values["prompts"])
     try:
         return record(**values)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -28,7 +28,7 @@ from webui.preprocessors import Preprocessor
 from webui.training import state
 from webui.training.data import DataSet, read_data
 from webui.training.export import TrainingRecipe, export
-from webui.training.kinds import Materials, Task, TrainingKind
+from webui.training.kinds import Materials, Task, TrainingKind, read_options
 from webui.training.loop import POLL_S, Run, Wishes
 from webui.training.moments import LeftOut, Moment, Phase
 from webui.training.order import Order
@@ -118,11 +118,7 @@ def kind_of(request: TrainingRequest, kinds: Mapping[str, TrainingKind]) -> tupl
     if request.kind not in kinds:
         raise unknown_name("kind of training", request.kind, kinds)
     kind = kinds[request.kind]
-    known = [entry.name for entry in fields(kind.options)]
-    for name in request.options:
-        if name not in known:
-            raise unknown_name(f"option of {kind.label} training", name, known)
-    return kind, kind.options(**request.options)
+    return kind, read_options(kind, request.options)
 
 
 def training_size(request: TrainingRequest, file: SafetensorsFile, place: Place) -> int:

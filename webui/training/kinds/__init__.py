@@ -7,9 +7,12 @@ and what the file that comes out holds.  The loop does everything else and knows
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from webui.errors import RequestError, unknown_name
+from webui.training.request import check_types
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -96,7 +99,7 @@ class TrainingKind:
     ``name`` is its word in requests and on the command line ("lora"), ``label`` what people read ("LoRA").
     ``options`` is a frozen dataclass whose fields, types, defaults and docstring make its part of the form and its
     command-line options.  ``folder`` is the kind of model file that comes out, by the library's word ("lora").
-     ``defaults`` are other values for fields of the request ("optimiser.rate": 1e-4).
+    ``defaults`` are other values for fields of the request ("optimiser.rate": 1e-4).
     ``begin`` makes the task.  Without ``needs_captions`` pictures that have no caption are taken, too.
     """
 
@@ -108,3 +111,17 @@ class TrainingKind:
     begin: Callable[[Any, Materials], Task]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     needs_captions: bool = True
+
+
+def read_options(kind: TrainingKind, options: Mapping[str, Any]) -> Any:
+    """The options record of a kind.  Raises RequestError."""
+    known = [entry.name for entry in fields(kind.options)]
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of {kind.label} training", str(name), known)
+    try:
+        record = kind.options(**options)
+    except (TypeError, AttributeError) as error:
+        raise RequestError(f"The options of {kind.label} training do not fit: {error}.") from None
+    check_types(record)
+    return record
