@@ -331,41 +331,44 @@ def timestep_grid(table: NoiseTable, n: int) -> list[float]:
 UNIFORM = Schedule(name="Uniform", key="uniform", sigmas=uniform)
 
 
+BUILT_IN: tuple[Schedule, ...] = (
+    UNIFORM,
+    Schedule(
+        name="Karras",
+        key="karras",
+        sigmas=karras,
+        tuned=lambda table, n, options: karras(table, n, options.rho or 7.0),
+    ),
+    Schedule(name="Exponential", key="exponential", sigmas=exponential),
+    Schedule(
+        name="Polyexponential",
+        key="polyexponential",
+        sigmas=polyexponential,
+        tuned=lambda table, n, options: polyexponential(table, n, options.rho or 1.0),
+    ),
+    Schedule(name="SGM Uniform", key="sgm_uniform", sigmas=sgm_uniform, aliases=("SGMUniform",)),
+    Schedule(name="KL Optimal", key="kl_optimal", sigmas=kl_optimal),
+    _published("Align Your Steps", "align_your_steps", ALIGN_YOUR_STEPS, ALIGN_YOUR_STEPS_SDXL),
+    Schedule(name="Simple", key="simple", sigmas=simple),
+    Schedule(name="Normal", key="normal", sigmas=normal),
+    Schedule(name="DDIM", key="ddim", sigmas=ddim),
+    Schedule(
+        name="Beta",
+        key="beta",
+        sigmas=beta,
+        tuned=lambda table, n, options: beta(table, n, options.beta_alpha, options.beta_beta),
+    ),
+    Schedule(name="Turbo", key="turbo", sigmas=turbo),
+    _published("Align Your Steps GITS", "align_your_steps_GITS", GITS, GITS_SDXL),
+    _published("Align Your Steps 11", "align_your_steps_11", ALIGN_YOUR_STEPS, ALIGN_YOUR_STEPS_SDXL),
+    _published("Align Your Steps 32", "align_your_steps_32", ALIGN_YOUR_STEPS_32, ALIGN_YOUR_STEPS_32_SDXL),
+)
+
+
 @hookimpl
 def register_schedules() -> list[Schedule]:
     """The built-in schedules, in the order in which users see them."""
-    return [
-        UNIFORM,
-        Schedule(
-            name="Karras",
-            key="karras",
-            sigmas=karras,
-            tuned=lambda table, n, options: karras(table, n, options.rho or 7.0),
-        ),
-        Schedule(name="Exponential", key="exponential", sigmas=exponential),
-        Schedule(
-            name="Polyexponential",
-            key="polyexponential",
-            sigmas=polyexponential,
-            tuned=lambda table, n, options: polyexponential(table, n, options.rho or 1.0),
-        ),
-        Schedule(name="SGM Uniform", key="sgm_uniform", sigmas=sgm_uniform, aliases=("SGMUniform",)),
-        Schedule(name="KL Optimal", key="kl_optimal", sigmas=kl_optimal),
-        _published("Align Your Steps", "align_your_steps", ALIGN_YOUR_STEPS, ALIGN_YOUR_STEPS_SDXL),
-        Schedule(name="Simple", key="simple", sigmas=simple),
-        Schedule(name="Normal", key="normal", sigmas=normal),
-        Schedule(name="DDIM", key="ddim", sigmas=ddim),
-        Schedule(
-            name="Beta",
-            key="beta",
-            sigmas=beta,
-            tuned=lambda table, n, options: beta(table, n, options.beta_alpha, options.beta_beta),
-        ),
-        Schedule(name="Turbo", key="turbo", sigmas=turbo),
-        _published("Align Your Steps GITS", "align_your_steps_GITS", GITS, GITS_SDXL),
-        _published("Align Your Steps 11", "align_your_steps_11", ALIGN_YOUR_STEPS, ALIGN_YOUR_STEPS_SDXL),
-        _published("Align Your Steps 32", "align_your_steps_32", ALIGN_YOUR_STEPS_32, ALIGN_YOUR_STEPS_32_SDXL),
-    ]
+    return list(BUILT_IN)
 
 
 def lookup(kind: str, name: str, entries: Iterable[tuple[Sequence[str], Named]]) -> Named:

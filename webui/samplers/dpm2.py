@@ -57,26 +57,29 @@ def _midpoint(denoise: Denoise, x: Tensor, denoised: Tensor, sigma: float, lower
     return x + slope * (lower - sigma)
 
 
+BUILT_IN: tuple[Sampler, ...] = (
+    Sampler(
+        name="DPM2",
+        integrate=dpm2,
+        aliases=("k_dpm_2",),
+        default_schedule="Karras",
+        calls_per_step=2,
+        discards_penultimate=True,
+        tuned=lambda options: partial(dpm2, options=options),
+    ),
+    Sampler(
+        name="DPM2 a",
+        integrate=dpm2_a,
+        aliases=("k_dpm_2_a",),
+        default_schedule="Karras",
+        default_eta=1.0,
+        calls_per_step=2,
+        discards_penultimate=True,
+    ),
+)
+
+
 @hookimpl
 def register_samplers() -> list[Sampler]:
     """DPM2, DPM2 a."""
-    return [
-        Sampler(
-            name="DPM2",
-            integrate=dpm2,
-            aliases=("k_dpm_2",),
-            default_schedule="Karras",
-            calls_per_step=2,
-            discards_penultimate=True,
-            tuned=lambda options: partial(dpm2, options=options),
-        ),
-        Sampler(
-            name="DPM2 a",
-            integrate=dpm2_a,
-            aliases=("k_dpm_2_a",),
-            default_schedule="Karras",
-            default_eta=1.0,
-            calls_per_step=2,
-            discards_penultimate=True,
-        ),
-    ]
+    return list(BUILT_IN)

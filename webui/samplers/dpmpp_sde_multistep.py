@@ -89,33 +89,36 @@ def _with_noise(x: Tensor, noise: NoiseSource, sigma: float, lower: float, h: fl
     return x + noise(sigma, lower) * (lower * math.sqrt(-math.expm1(-2 * h * eta)))
 
 
+BUILT_IN: tuple[Sampler, ...] = (
+    Sampler(
+        name="DPM++ 2M SDE",
+        integrate=dpmpp_2m_sde,
+        aliases=("k_dpmpp_2m_sde",),
+        default_schedule="Exponential",
+        default_eta=1.0,
+        brownian=True,
+    ),
+    Sampler(
+        name="DPM++ 2M SDE Heun",
+        integrate=partial(dpmpp_2m_sde, heun=True),
+        aliases=("k_dpmpp_2m_sde_heun",),
+        default_schedule="Exponential",
+        default_eta=1.0,
+        brownian=True,
+    ),
+    Sampler(
+        name="DPM++ 3M SDE",
+        integrate=dpmpp_3m_sde,
+        aliases=("k_dpmpp_3m_sde",),
+        default_schedule="Exponential",
+        default_eta=1.0,
+        brownian=True,
+        discards_penultimate=True,
+    ),
+)
+
+
 @hookimpl
 def register_samplers() -> list[Sampler]:
     """DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 3M SDE."""
-    return [
-        Sampler(
-            name="DPM++ 2M SDE",
-            integrate=dpmpp_2m_sde,
-            aliases=("k_dpmpp_2m_sde",),
-            default_schedule="Exponential",
-            default_eta=1.0,
-            brownian=True,
-        ),
-        Sampler(
-            name="DPM++ 2M SDE Heun",
-            integrate=partial(dpmpp_2m_sde, heun=True),
-            aliases=("k_dpmpp_2m_sde_heun",),
-            default_schedule="Exponential",
-            default_eta=1.0,
-            brownian=True,
-        ),
-        Sampler(
-            name="DPM++ 3M SDE",
-            integrate=dpmpp_3m_sde,
-            aliases=("k_dpmpp_3m_sde",),
-            default_schedule="Exponential",
-            default_eta=1.0,
-            brownian=True,
-            discards_penultimate=True,
-        ),
-    ]
+    return list(BUILT_IN)

@@ -57,16 +57,19 @@ def heunpp2(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: NoiseSo
         yield Step(x, denoised, sigma)
 
 
+BUILT_IN: tuple[Sampler, ...] = (
+    Sampler(
+        name="Heun",
+        integrate=heun,
+        aliases=("k_heun",),
+        calls_per_step=2,
+        tuned=lambda options: partial(heun, options=options),
+    ),
+    Sampler(name="HeunPP2", integrate=heunpp2, aliases=("heunpp2",), calls_per_step=3),
+)
+
+
 @hookimpl
 def register_samplers() -> list[Sampler]:
     """Heun, HeunPP2."""
-    return [
-        Sampler(
-            name="Heun",
-            integrate=heun,
-            aliases=("k_heun",),
-            calls_per_step=2,
-            tuned=lambda options: partial(heun, options=options),
-        ),
-        Sampler(name="HeunPP2", integrate=heunpp2, aliases=("heunpp2",), calls_per_step=3),
-    ]
+    return list(BUILT_IN)

@@ -126,12 +126,15 @@ def _deis_time(sigma: float) -> float:
     return (root - DEIS_BETA_FIRST) / DEIS_BETA_DIFFERENCE
 
 
+BUILT_IN: tuple[Sampler, ...] = (
+    Sampler(name="LMS", integrate=partial(multistep, weights=lms_weights), aliases=("k_lms",)),
+    Sampler(name="IPNDM", integrate=partial(multistep, weights=ipndm_weights), aliases=("ipndm",)),
+    Sampler(name="IPNDM_V", integrate=partial(multistep, weights=ipndm_v_weights), aliases=("ipndm_v",)),
+    Sampler(name="DEIS", integrate=partial(multistep, weights=deis_weights, depth=3), aliases=("deis",)),
+)
+
+
 @hookimpl
 def register_samplers() -> list[Sampler]:
     """LMS, IPNDM, IPNDM_V, DEIS."""
-    return [
-        Sampler(name="LMS", integrate=partial(multistep, weights=lms_weights), aliases=("k_lms",)),
-        Sampler(name="IPNDM", integrate=partial(multistep, weights=ipndm_weights), aliases=("ipndm",)),
-        Sampler(name="IPNDM_V", integrate=partial(multistep, weights=ipndm_v_weights), aliases=("ipndm_v",)),
-        Sampler(name="DEIS", integrate=partial(multistep, weights=deis_weights, depth=3), aliases=("deis",)),
-    ]
+    return list(BUILT_IN)
