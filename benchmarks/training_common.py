@@ -97,6 +97,7 @@ def _serve(side: Callable[..., Iterator[None]], arguments: argparse.Namespace) -
     steps = side(case_of(arguments), arguments.dtype[0], arguments.threads, *others)
     for _ in range(2):
         next(steps)
+    common.restart_peak()  # what building the networks took does not count
     print("ready", flush=True)
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
