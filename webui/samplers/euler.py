@@ -47,11 +47,13 @@ def churned(x: Tensor, sigma: float, steps: int, noise: NoiseSource, options: St
     return x + fresh * math.sqrt(raised**2 - sigma**2), raised
 
 
-BUILT_IN: tuple[Sampler, ...] = Sampler(
-    name="Euler",
-    integrate=euler,
-    aliases=("k_euler",),
-    tuned=lambda options: partial(euler, options=options),
+BUILT_IN: tuple[Sampler, ...] = (
+    Sampler(
+        name="Euler",
+        integrate=euler,
+        aliases=("k_euler",),
+        tuned=lambda options: partial(euler, options=options),
+    ),
 )
 
 

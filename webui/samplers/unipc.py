@@ -93,13 +93,15 @@ def evenly_to_zero(table: NoiseTable, grid: list[float], whole: bool) -> list[fl
     return [float(sigma) for sigma in np.sqrt(np.expm1(-log_alphas))]
 
 
-BUILT_IN: tuple[Sampler, ...] = Sampler(
-    name="UniPC",
-    integrate=unipc,
-    aliases=("unipc",),
-    grid=timestep_grid,
-    respaced=evenly_to_zero,
-    tuned=lambda options: partial(unipc, options=options),
+BUILT_IN: tuple[Sampler, ...] = (
+    Sampler(
+        name="UniPC",
+        integrate=unipc,
+        aliases=("unipc",),
+        grid=timestep_grid,
+        respaced=evenly_to_zero,
+        tuned=lambda options: partial(unipc, options=options),
+    ),
 )
 
 
