@@ -202,9 +202,9 @@ def test_what_cannot_be_taught_is_refused_at_once(begin: Callable[..., Engine], 
         ({"name": "a/b"}, "cannot be a file name"),
         ({"optimiser": 3}, "must be a table"),
         ({"name": "taken"}, 'named "taken" already'),
-        ({"samples": {"prompts": "a cat"}}, "prompts is 'a cat'; it must be a list of texts"),
-        ({"steps": 10.5}, "steps is 10.5; it must be a whole number"),
-        ({"data": {"folder": str(pictures), "flip": "false"}}, "flip is 'false'; it must be true or false"),
+        ({"samples": {"prompts": "a cat"}}, "Prompts is 'a cat'; it must be a list of texts"),
+        ({"steps": 10.5}, "Steps is 10.5; it must be a whole number"),
+        ({"data": {"folder": str(pictures), "flip": "false"}}, "Flip is 'false'; it must be true or false"),
     ):  # fmt: skip
         with pytest.raises(RequestError, match=sentence):
             engine.submit_training(toy_request(pictures, **changes))

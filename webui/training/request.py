@@ -41,7 +41,7 @@ def check_types(record: Any) -> None:
         if not fits:
             words = " or ".join(_WORDS[kind] for kind in allowed)
             shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
-            raise RequestError(f"{name} is {shown}; it must be {words}.")
+            raise RequestError(f"{name.replace('_', ' ').capitalize()} is {shown}; it must be {words}.")
 
 
 _WORDS: Mapping[Any, str] = {
