@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 from webui import __version__
+from webui.checkpoints.formats import read_header
 from webui.checkpoints.hashes import file_sha256
+from webui.errors import RequestError, WebUIError
 from webui.training.kinds import Weights
 from webui.training.request import TrainingRequest
 from webui.training.state import write_tensors
 
 RECIPE_KEY = "webui.training"
 """The metadata under which a trained file tells how it was made (JSON)."""
+RUN_KEY = "webui.run"
+"""The metadata that names the run which a file is of (its identity, see ``state``)."""
 STORED = torch.float16
 """Floats are stored so, as nearly every published file is."""
 EXACT = ("betas", "alphas_cumprod")
@@ -70,8 +74,12 @@ def _file(option: object) -> Path | None:
     return path if path.is_file() else None
 
 
-def export(path: Path, weights: Weights, recipe: TrainingRecipe) -> Path:
-    """Write the file with its metadata; floats in fp16.  Raises OutputError."""
+def export(path: Path, weights: Weights, recipe: TrainingRecipe, run: str = "") -> Path:
+    """Write the file of run ``run`` with its metadata; floats in fp16.  Raises OutputError, RequestError.
+
+    A file of that name that another run made, or a person put there, is never replaced.
+    """
+    require_free(path, run)
     metadata: Mapping[str, str] = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
@@ -79,10 +87,26 @@ def export(path: Path, weights: Weights, recipe: TrainingRecipe) -> Path:
         "modelspec.implementation": f"webui {__version__}",
         **weights.metadata,
         RECIPE_KEY: recipe.to_json(),
+        RUN_KEY: run,
     }
     tensors = {n: tensor if n in EXACT else stored(tensor) for n, tensor in weights.tensors.items()}
     write_tensors(path, tensors, metadata)
     return path
+
+
+def require_free(path: Path, run: str) -> None:
+    """Raise RequestError when another file than one of run ``run`` has the name."""
+    if not path.exists():
+        return
+    try:
+        is_own = read_header(path).metadata.get(RUN_KEY) == run
+    except WebUIError:
+        is_own = False
+    if not is_own:
+        raise RequestError(
+            f"There is already a file {path.name} in {path.parent.name}, which this training did not make; "
+            "give the training another name, or move that file away."
+        )
 
 
 def stored(tensor: Tensor) -> Tensor:

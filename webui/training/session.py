@@ -27,7 +27,7 @@ from webui.families import ModelFamily, find_family
 from webui.preprocessors import Preprocessor
 from webui.training import state
 from webui.training.data import DataSet, read_data
-from webui.training.export import TrainingRecipe, export
+from webui.training.export import TrainingRecipe, export, require_free
 from webui.training.kinds import Materials, Task, TrainingKind, read_options
 from webui.training.loop import POLL_S, Run, Wishes
 from webui.training.moments import LeftOut, Moment, Phase
@@ -72,10 +72,13 @@ def teach(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Mo
         yield LeftOut(sentences)
     if wishes.stop():
         return
+    base_sha256 = place.library.sha256(entry)
+    identity = state.identity(request, digest, base_sha256)
+    target = place.library.root / FOLDERS[kind.folder][0]
+    require_free(target / f"{request.name}.safetensors", identity)
     yield Phase("loading the model")
     compute = _compute(request, place.compute)
     model = families.load(file, place.families, replace(compute, dtype=torch.float32, vae_dtype=torch.float32))
-    base_sha256 = place.library.sha256(entry)
     told: SimpleQueue[str] = SimpleQueue()
     materials = Materials(
         request=request,
@@ -93,19 +96,18 @@ def teach(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Mo
     if task is None:
         return
     order = Order.of(checked.items, request.batch_size, request.seed)
-    target = place.library.root / FOLDERS[kind.folder][0]
 
     def write(trained: Mapping[str, Tensor], step: int) -> Path:
         recipe = TrainingRecipe(request, digest, len(checked.items), entry.name, base_sha256, step)
         suffix = "" if step == request.steps else f"-{step:06d}"
-        return export(target / f"{request.name}{suffix}.safetensors", task.weights(trained), recipe)
+        return export(target / f"{request.name}{suffix}.safetensors", task.weights(trained), recipe, identity)
 
     run = Run(
         request=request,
         task=task,
         order=order,
         folder=place.folder,
-        identity=state.identity(request, digest, base_sha256),
+        identity=identity,
         export=write,
         threads=compute.threads,
     )
