@@ -89,16 +89,6 @@ def test_the_order_is_the_same_for_ever() -> None:
     assert epoch_batches(order, 0) == [(4, 5), (1, 3), (2, 0)]
 
 
-def test_flips_are_a_fair_coin_of_seed_and_step() -> None:
-    order = order_of([(0, 1, False)], 1, 3)
-    flips = order.flips(5, 4000)
-    assert flips == order.flips(5, 4000)
-    assert flips[:7] == order.flips(5, 7)
-    assert flips != order.flips(6, 4000)
-    assert abs(sum(flips) - 2000) < 5 * 1000**0.5  # five standard deviations
-    assert all(type(flip) is bool for flip in flips)
-
-
 def test_what_has_no_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RequestError, match="no training picture"):
         order_of([(0, 1, True)], 2, 0)

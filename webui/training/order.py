@@ -19,7 +19,7 @@ from webui.training.data import Item
 Indices = NDArray[np.int32]
 MAX_DRAWS = 50_000_000
 """Pictures times repeats in an epoch, whose order is held in memory."""
-_EPOCH, _CLASS, _FLIP = range(3)
+_EPOCH, _CLASS = range(2)
 """What a stream of random words is for."""
 
 
@@ -107,10 +107,6 @@ class Order:
         if last is None or last[0] != epoch:
             last = self._last.epoch = (epoch, self._shuffled(epoch))
         return tuple(last[1][place].tolist())
-
-    def flips(self, step: int, count: int) -> tuple[bool, ...]:
-        """For each item of a step's batch whether it is shown mirrored: a fair coin."""
-        return tuple((_words(self.seed, count, _FLIP, step) >> np.uint64(63)).astype(bool).tolist())
 
     def _grouped(self) -> Iterable[_Bucket]:
         groups: dict[Hashable, tuple[list[int], list[int]]] = {}
