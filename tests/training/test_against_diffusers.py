@@ -314,7 +314,8 @@ def test_the_vae_loss_is_the_formula_on_diffusers_autoencoder() -> None:
     x = torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 127.5 - 1
     posterior = theirs.encode(x).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator(0, 0, 0))
-    y = theirs.decode(posterior.mean + (posterior.std + 0.02 / SCALE) * noise).sample
+    spread = torch.hypot(posterior.std, torch.tensor(0.02 / SCALE))  # of a sum of independent normal variables
+    y = theirs.decode(posterior.mean + spread * noise).sample
     across, down = (y[..., 1:] - y[..., :-1]) - (x[..., 1:] - x[..., :-1]), (y - x)[:, :, 1:] - (y - x)[:, :, :-1]
     # diffusers' own KL is that of latents of the file's scale, and a sum; here that of unit-variance ones, a mean
     mean, variance = posterior.mean * SCALE, posterior.var * SCALE**2

@@ -91,3 +91,20 @@ def test_steps_bring_the_pictures_nearer(painted: Path, tiny_checkpoint: Path, t
 def test_a_crop_that_the_vae_cannot_halve_is_refused(begin: Begin) -> None:
     with pytest.raises(RequestError, match=r"crop is 20 pixels; it must be a multiple of"):
         begin({"crop": 20})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"crop": -8}, "Crop is -8; it must be a number from 0"),
+        ({"whole_share": 1.5}, r"Whole share is 1\.5; it must be a number from 0 to 1\."),
+        ({"squared": -1.0}, "Squared is -1"),
+        ({"edges": float("nan")}, "Edges is nan"),
+        ({"divergence": -1e-9}, "Divergence is -1e-09"),
+        ({"latent_noise": -0.1}, "Latent noise is -0.1"),
+        ({"crop": "64"}, "Crop is '64'"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        vae_kind.VaeOptions(**options)

@@ -20,7 +20,8 @@ PREDICTIONS = ("Model", "Epsilon", "V")
 _NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|.][^\x00-\x1f/\\:*?\"<>|]*")
 
 
-def _in_range(name: str, value: float, low: float, high: float) -> None:
+def in_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a value that is no number from ``low`` to ``high``.  Raises RequestError."""
     if not (isinstance(value, int | float) and math.isfinite(value) and low <= value <= high):
         raise RequestError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
 
@@ -89,11 +90,11 @@ class Data:
         if not isinstance(self.folder, str) or not self.folder.strip():
             raise RequestError("No folder of training pictures was named.")
         if self.size is not None:
-            _in_range("The training size", self.size, 64, 2048)
+            in_range("The training size", self.size, 64, 2048)
             if self.size % 64:
                 raise RequestError(f"The training size is {self.size}; it must be a multiple of 64.")
-        _in_range("Repeats", self.repeats, 1, 10_000)
-        _in_range("The class weight", self.class_weight, 0.0, 100.0)
+        in_range("Repeats", self.repeats, 1, 10_000)
+        in_range("The class weight", self.class_weight, 0.0, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +121,14 @@ class Optimiser:
         check_types(self)
         _one_of("optimiser", self.name, OPTIMISERS)
         _one_of("learning-rate schedule", self.schedule, RATE_SCHEDULES)
-        _in_range("The learning rate", self.rate, 0.0, 10.0)
-        _in_range("The text encoder's share of the learning rate", self.text_rate, 0.0, 100.0)
-        _in_range("The other share of the learning rate", self.other_rate, 0.0, 100.0)
-        _in_range("Warm-up steps", self.warmup, 0, 1_000_000)
-        _in_range("The final share of the learning rate", self.final, 0.0, 1.0)
-        _in_range("Weight decay", self.weight_decay, 0.0, 10.0)
-        _in_range("The gradient's bound", self.clip, 0.0, 1e9)
-        _in_range("The moving average's decay", self.ema, 0.0, 0.99999)
+        in_range("The learning rate", self.rate, 0.0, 10.0)
+        in_range("The text encoder's share of the learning rate", self.text_rate, 0.0, 100.0)
+        in_range("The other share of the learning rate", self.other_rate, 0.0, 100.0)
+        in_range("Warm-up steps", self.warmup, 0, 1_000_000)
+        in_range("The final share of the learning rate", self.final, 0.0, 1.0)
+        in_range("Weight decay", self.weight_decay, 0.0, 10.0)
+        in_range("The gradient's bound", self.clip, 0.0, 1e9)
+        in_range("The moving average's decay", self.ema, 0.0, 0.99999)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +151,11 @@ class Noise:
     def __post_init__(self) -> None:
         check_types(self)
         _one_of("prediction", self.prediction, PREDICTIONS)
-        _in_range("Min-SNR gamma", self.min_snr_gamma, 0.0, 100.0)
-        _in_range("Noise offset", self.offset, 0.0, 1.0)
-        _in_range("The share of late timesteps", self.late_share, 0.0, 1.0)
-        _in_range("The share of last timesteps", self.last_share, 0.0, 1.0)
-        _in_range("Caption dropout", self.caption_dropout, 0.0, 1.0)
+        in_range("Min-SNR gamma", self.min_snr_gamma, 0.0, 100.0)
+        in_range("Noise offset", self.offset, 0.0, 1.0)
+        in_range("The share of late timesteps", self.late_share, 0.0, 1.0)
+        in_range("The share of last timesteps", self.last_share, 0.0, 1.0)
+        in_range("Caption dropout", self.caption_dropout, 0.0, 1.0)
         if self.late_share + self.last_share > 1.0:
             raise RequestError("The shares of late and last timesteps are more than the whole batch together.")
 
@@ -171,9 +172,9 @@ class Samples:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _in_range("The steps between samples", self.every, 0, 1_000_000_000)
-        _in_range("Sampling steps", self.steps, 1, 150)
-        _in_range("CFG scale", self.cfg_scale, 1.0, 30.0)
+        in_range("The steps between samples", self.every, 0, 1_000_000_000)
+        in_range("Sampling steps", self.steps, 1, 150)
+        in_range("CFG scale", self.cfg_scale, 1.0, 30.0)
         if len(self.prompts) > 64:
             raise RequestError(f"{len(self.prompts)} sample prompts were given; at most 64 are drawn.")
 
@@ -212,12 +213,12 @@ class TrainingRequest:
             raise RequestError(f'The name "{self.name}" cannot be a file name; use letters, digits, - and _.')
         if not isinstance(self.options, Mapping):
             raise RequestError("The options of a training must be a table of names and values.")
-        _in_range("Steps", self.steps, 1, 100_000_000)
-        _in_range("The batch size", self.batch_size, 1, 4096)
-        _in_range("The seed", self.seed, 0, 2**63 - 1)
-        _in_range("Parts", self.parts, 1, 64)
-        _in_range("The steps between exported files", self.export_every, 0, 1_000_000_000)
-        _in_range("Seconds between checkpoints", self.save_every_s, 1.0, 1e9)
+        in_range("Steps", self.steps, 1, 100_000_000)
+        in_range("The batch size", self.batch_size, 1, 4096)
+        in_range("The seed", self.seed, 0, 2**63 - 1)
+        in_range("Parts", self.parts, 1, 64)
+        in_range("The steps between exported files", self.export_every, 0, 1_000_000_000)
+        in_range("Seconds between checkpoints", self.save_every_s, 1.0, 1e9)
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
 
     def to_dict(self) -> dict[str, Any]:

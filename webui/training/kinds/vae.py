@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from webui.errors import RequestError
 from webui.hooks import hookimpl
 from webui.training.kinds import Materials, Task, TrainingKind, Weights
+from webui.training.request import in_range
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MEASURED = 256
 """So many pictures tell the mean and deviation of latents, and how they look, for the file that comes out."""
 SHOWN = 12
+LARGEST_CROP = 2048
+LARGEST_WEIGHT = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,12 @@ class VaeOptions:
     fresh: bool = False
     decoder_only: bool = False
 
+    def __post_init__(self) -> None:
+        in_range("Crop", self.crop, 0, LARGEST_CROP)
+        in_range("Whole share", self.whole_share, 0.0, 1.0)
+        for name in ("squared", "edges", "divergence", "latent_noise"):
+            in_range(name.replace("_", " ").capitalize(), getattr(self, name), 0.0, LARGEST_WEIGHT)
+
 
 @dataclass(frozen=True)
 class VaeTask:
@@ -74,7 +83,7 @@ class VaeTask:
             posterior = self.vae.encode(pictures.to(compute.device, compute.vae_dtype))
         scale = self.materials.model.scale_factor
         mean, logvar = posterior.mean.float() * scale, posterior.logvar.float() + 2.0 * math.log(scale)
-        spread = (0.5 * logvar).exp() + options.latent_noise
+        spread = (logvar.exp() + options.latent_noise**2).sqrt()  # the two are independent: their variances add
         latent = mean + spread * torch.randn(mean.shape, generator=random).to(mean)
         decoded = self.vae.decode((latent / scale).to(compute.vae_dtype)).float()
         pictures = pictures.to(decoded)
