@@ -135,6 +135,17 @@ def test_a_fresh_controlnets_loss_is_the_models_own(begin: Begin) -> None:
 
 
 @each_kind
+def test_adapters_meet_the_context_of_drawing(kind: TrainingKind, begin: Begin) -> None:
+    for short in (False, True):
+        task, lengths = begin(kind, noise=Noise(short_captions=short)), []
+        task.model.unet.register_forward_pre_hook(lambda module, given, seen=lengths: seen.append(given[2].shape[1]))
+        with torch.no_grad():
+            for step in range(6):
+                loss(task, step)
+        assert max(lengths) <= 77 and (min(lengths) < 77) is short
+
+
+@each_kind
 def test_the_same_seed_gives_the_same_loss_and_another_hint_another(kind: TrainingKind, begin: Begin) -> None:
     task, again = begin(kind), begin(kind)
     learn(task, 2, 1e-2)

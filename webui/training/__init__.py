@@ -11,6 +11,7 @@ maps captions to context, noise of random strength is added and the UNet learns 
     captions.py     captions -> context, with words dropped
     contrastive.py  pictures and captions -> the loss of a CLIP; scoring.py reads what it made
     objective.py    latents, noise and context -> the loss
+    unet_step.py    a batch -> the loss of the UNet's answer: the step of every kind but the VAE and the CLIP
     low_rank.py     a frozen network's layers with low-rank changes that learn (LoRA)
     control.py      what ControlNet and T2I-Adapter have in common: a frozen model, a control picture for each picture
     optimisers.py   gradients -> weights: AdamW, Muon; the moving average of weights

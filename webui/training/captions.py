@@ -13,7 +13,7 @@ from webui.prompt.tokenizer import BOS, EOS, Tokenizer
 
 POSITIONS = 77
 WHOLE_ONE_IN = 8
-"""One batch in so many is read at all 77 positions; the others only as far as their longest caption needs."""
+"""Where captions are read short, one batch in so many is read at all 77 positions."""
 ROUND_TO = 4
 
 
@@ -38,23 +38,28 @@ class Captions:
             row[1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.int32)
         return cls(rows)
 
-    def batch(self, items: Sequence[int], dropout: float, random: Generator) -> Tensor:
+    def batch(self, items: Sequence[int], dropout: float, random: Generator, *, short: bool = False) -> Tensor:
         """Token ids (B, T) of some captions, a ``dropout`` share of them empty.
 
-        T is 77 now and then, else only what the longest caption needs: places after it hold the same padding, and the
-        causal text encoder gives the first T places the same values either way.
+        T is 77, the context that a model meets when it draws.  With ``short`` it is so now and then only, else what the
+        longest caption needs.  The causal text encoder gives the first T places the same values either way, but a UNet
+        attends to all of them, the padding behind the caption included: it tells a short context from a whole one.
         """
         tokens = self.tokens[list(items)].long()
         dropped = torch.rand(len(tokens), generator=random) < dropout
         tokens[dropped, 1:] = EOS
-        whole = int(torch.randint(WHOLE_ONE_IN, (1,), generator=random)) == 0
+        if not short or int(torch.randint(WHOLE_ONE_IN, (1,), generator=random)) == 0:
+            return tokens
         longest = int((tokens != EOS).sum(dim=1).max()) + 1
-        return tokens if whole else tokens[:, : min(POSITIONS, -(-(longest + ROUND_TO) // ROUND_TO) * ROUND_TO)]
+        return tokens[:, : min(POSITIONS, -(-(longest + ROUND_TO) // ROUND_TO) * ROUND_TO)]
 
 
 def context(
-    encoder: ClipTextEncoder, tokens: Tensor, clip_skip: int = 1, embeddings: TokenOverrides | None = None
+    encoder: ClipTextEncoder, tokens: Tensor, embeddings: TokenOverrides | None = None, *, learns: bool = True
 ) -> Tensor:
-    """The context (B, T, width) of token ids (B, T)."""
-    encoded: Tensor = encoder(tokens, clip_skip=clip_skip, embeddings=embeddings)
+    """The context (B, T, width) of token ids (B, T); no gradients go through it unless the encoder, or what is put
+    into it, ``learns``.
+    """
+    with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+        encoded: Tensor = encoder(tokens, embeddings=embeddings)
     return encoded

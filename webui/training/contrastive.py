@@ -108,7 +108,7 @@ class ContrastiveTask:
 
     def loss(self, items: Sequence[int], step: int, random: Generator) -> Mapping[str, Tensor]:
         """The contrastive loss among these items, and the share of pictures whose caption is found."""
-        tokens = self.captions.batch(items, 0.0, random)
+        tokens = self.captions.batch(items, 0.0, random, short=True)
         places = self._places(tokens, random)
         pictures = self.pictures.batch(items, self.materials.request.data.flip, random)
         captions = self.same[list(items)]

@@ -19,7 +19,7 @@ from webui.diffusion.guidance import GuidedDenoiser, NetworkCall
 from webui.diffusion.noise import ImageNoise
 from webui.diffusion.schedules import UNIFORM
 from webui.diffusion.start import start_from_noise
-from webui.errors import RequestError, unknown_name
+from webui.errors import unknown_name
 from webui.images.resize import resize
 from webui.latents import codec
 from webui.model import Model
@@ -34,6 +34,7 @@ from webui.training.kinds import Materials, Weights
 from webui.training.latents import LatentCache, Latents
 from webui.training.networks import lowered
 from webui.training.objective import Objective
+from webui.training.unet_step import unet_loss
 
 PREPROCESSOR_KEY = "webui.preprocessor"
 """The metadata under which an adapter tells what makes its control pictures; empty when they came from a folder."""
@@ -107,18 +108,17 @@ class ControlTask:
 
     def loss(self, items: Sequence[int], step: int, random: Generator) -> Mapping[str, Tensor]:
         """The UNet's loss with the adapter's help; that of class pictures counts as the request says."""
-        request, device = self.materials.request, self.materials.compute.device
         mirrored = torch.randint(len(self.sides), (len(items),), generator=random).tolist()
         latents = [self.sides[side].batch([item], random) for item, side in zip(items, mirrored, strict=True)]
-        question = self.objective.ask(torch.cat(latents), random)
-        tokens = self.captions.batch(items, request.noise.caption_dropout, random)
-        noisy, timesteps = question.noisy.to(device), question.timesteps.to(device)
-        with torch.no_grad():
-            read = context(self.model.text_encoder, tokens.to(device))
-        openings = self.adapt(noisy, self.hints.batch(items, mirrored), timesteps, read)
-        answer = self.model.unet(noisy, timesteps, read, openings)
-        counts = [request.data.class_weight if self.materials.data.items[item].is_class else 1.0 for item in items]
-        return {"loss": self.objective.loss(question, answer.cpu(), torch.tensor(counts))}
+        hints = self.hints.batch(items, mirrored)
+        return unet_loss(
+            self,
+            items,
+            torch.cat(latents),
+            random,
+            lambda tokens: context(self.model.text_encoder, tokens, learns=False),
+            adapt=lambda noisy, timesteps, read: self.adapt(noisy, hints, timesteps, read),
+        )
 
     def samples(self) -> list[Pixels]:
         """For each sample prompt a control picture of the data and, to its right, what is drawn after it."""
@@ -189,12 +189,7 @@ def control_task(
     Raises RequestError for an unknown preprocessor, and when the model is asked to predict something else.
     """
     model, request, compute = materials.model, materials.request, materials.compute
-    objective = Objective.of(model.prediction, model.noise_table, request.noise)
-    if objective.prediction is not model.prediction:
-        raise RequestError(
-            f"The base model predicts {model.prediction.value} and stays as it is; choose that or the prediction "
-            '"Model" to teach an adapter for it.'
-        )
+    objective = Objective.of_frozen(model.prediction, model.noise_table, request.noise)
     hints = Hints.of(options.preprocessor, materials)
     cache = LatentCache(materials.cache, model.vae, materials.base_sha256, model.scale_factor, compute, materials.tell)
     sides = _sides(cache.latents(materials.data, flips=request.data.flip))

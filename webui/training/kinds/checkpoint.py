@@ -68,19 +68,13 @@ class CheckpointTask:
 
     def loss(self, items: Sequence[int], step: int, random: Generator) -> Mapping[str, Tensor]:
         """The UNet's loss; that of class pictures counts as the request says."""
-        import torch
-
         from webui.training.captions import context
+        from webui.training.unet_step import unet_loss
 
-        request = self.materials.request
-        question = self.objective.ask(self.latents.batch(items, random), random)
-        tokens = self.captions.batch(items, request.noise.caption_dropout, random)
-        device = self.materials.compute.device
-        with torch.set_grad_enabled(self.options.train_text):
-            read = context(self.model.text_encoder, tokens.to(device))
-        answer = self.model.unet(question.noisy.to(device), question.timesteps.to(device), read)
-        counts = [request.data.class_weight if self.materials.data.items[item].is_class else 1.0 for item in items]
-        return {"loss": self.objective.loss(question, answer.cpu(), torch.tensor(counts))}
+        def read(tokens: Tensor) -> Tensor:
+            return context(self.model.text_encoder, tokens, learns=self.options.train_text)
+
+        return unet_loss(self, items, self.latents.batch(items, random), random, read)
 
     def samples(self) -> list[Pixels]:
         """A picture per sample prompt."""

@@ -83,18 +83,16 @@ class EmbeddingTask:
         import torch
 
         from webui.training.captions import context
+        from webui.training.unet_step import unet_loss
 
-        request, device = self.materials.request, self.materials.compute.device
-        question = self.objective.ask(self.latents.batch(items, random), random)
+        def read(tokens: Tensor) -> Tensor:
+            words, overrides = self._overridden(tokens)
+            return context(self.model.text_encoder, words, overrides)
+
         templates = len(self.options.lines)
         drawn = torch.randint(templates, (len(items),), generator=random).tolist()
         rows = [item * templates + line for item, line in zip(items, drawn, strict=True)]
-        tokens = self.captions.batch(rows, request.noise.caption_dropout, random).to(device)
-        words, overrides = self._overridden(tokens)
-        read = context(self.model.text_encoder, words, embeddings=overrides)
-        answer = self.model.unet(question.noisy.to(device), question.timesteps.to(device), read)
-        counts = [request.data.class_weight if self.materials.data.items[item].is_class else 1.0 for item in items]
-        return {"loss": self.objective.loss(question, answer.cpu(), torch.tensor(counts))}
+        return unet_loss(self, items, self.latents.batch(items, random), random, read, rows=rows)
 
     def samples(self) -> list[Pixels]:
         """A picture per sample prompt, the word in it read as the vectors so far."""
