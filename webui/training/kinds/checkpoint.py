@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FILE_PREFIXES = {"unet": keys.UNET_PREFIX, "text": keys.CLIP_PREFIX, "vae": keys.VAE_PREFIX}
 CONSTANTS = ("betas", "alphas_cumprod", "ztsnr")
 """Tensors outside the networks that a checkpoint hands on."""
+NOT_HANDED_ON = ("modelspec.title", "starter.training")
+"""Metadata that is about the base alone: its title, and how the first edition of the embedded model was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class CheckpointTask:
         kept = {
             name: text
             for name, text in self.materials.base.header.metadata.items()
-            if name.startswith(("modelspec.", "starter.")) and name != "modelspec.title"
+            if name.startswith(("modelspec.", "starter.")) and name not in NOT_HANDED_ON
         }
         said = {"starter.note": self.options.note, "starter.examples": self.options.examples,
                 "starter.defaults": self.options.advice}  # fmt: skip
