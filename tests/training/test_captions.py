@@ -1,4 +1,4 @@
-"""A model is taught with the context that it meets when it draws: all 77 places, unless the request wants it quicker."""
+"""A model is taught with the context that it meets when it draws: all 77 places, unless asked to be quick."""
 
 from __future__ import annotations
 

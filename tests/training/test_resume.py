@@ -9,17 +9,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from training_cases import Going, asked, place, taught
 
-from webui.errors import CheckpointError
-from webui.training import latents
+from webui.checkpoints.formats import SafetensorsFile, write_file
+from webui.errors import CheckpointError, TrainingError
+from webui.training import latents, state
 from webui.training.loop import read_losses
 from webui.training.moments import Moment, Sampled, Saved, Stepped
 from webui.training.request import Noise, Optimiser, Samples, TrainingRequest
+from webui.training.session import teach
 
 TESTS = Path(__file__).resolve().parent.parent
 STEPS = 7
@@ -165,11 +170,49 @@ def test_a_finished_run_makes_its_file_again(painted: Path, tiny_checkpoint: Pat
     assert not any(isinstance(moment, Stepped | Saved) for moment in moments)
 
 
+@pytest.mark.parametrize("name", ["AdamW", "Muon"])
+def test_a_finished_run_keeps_weights_alone(name: str, painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    request = request_for("lora", painted / "own", optimiser=Optimiser(name=name, ema=0.9), steps=2)
+    where = place(tmp_path, tiny_checkpoint)
+    kept = where.folder / state.FILE_NAME
+    taught(request, where, until(1))
+    assert {part.partition(".")[0] for part in load_file(kept)} > {"master", "average", "steps"}
+    taught(request, where)
+    assert {part.partition(".")[0] for part in load_file(kept)} == {"master", "average", "steps"}
+
+
+def test_a_run_that_is_being_taught_is_not_taught_twice(painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    request, where = request_for("lora", painted / "own"), place(tmp_path, tiny_checkpoint)
+    going = teach(request, where, Going())
+    while not isinstance(next(going), Stepped):
+        pass
+    with pytest.raises(TrainingError, match="Another trainer already works on the run"):
+        taught(request, where)
+    assert taught(request_for("lora", painted / "own"), replace(where, folder=tmp_path / "another")) is not None
+    going.close()
+    assert taught(request, where) is not None
+
+
 def test_other_settings_do_not_go_on_with_a_run(painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     where = place(tmp_path, tiny_checkpoint)
     taught(request_for("lora", painted / "own"), where, until(2))
     with pytest.raises(CheckpointError, match="other settings"):
         taught(request_for("lora", painted / "own", seed=1), where)
+
+
+def test_another_file_that_an_option_names_does_not_go_on(painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    where = place(tmp_path, tiny_checkpoint)
+    first, moved = tmp_path / "vae.safetensors", tmp_path / "moved.safetensors"
+    shutil.copy(tiny_checkpoint, first)
+    taught(request_for("checkpoint", painted / "own", options={"vae": str(first)}), where, until(1))
+    first.rename(moved)
+    taught(request_for("checkpoint", painted / "own", options={"vae": str(moved)}), where, until(2))
+    assert steps_told(tmp_path) == [1, 2]
+    file = SafetensorsFile.open(moved)
+    tensors = file.load("", torch.float32, torch.device("cpu"), lambda name: True)
+    write_file(moved, tensors, {**file.header.metadata, "another": "one"})
+    with pytest.raises(CheckpointError, match="other settings"):
+        taught(request_for("checkpoint", painted / "own", options={"vae": str(moved)}), where)
 
 
 def test_what_was_found_out_about_pictures_may_be_damaged(painted: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:

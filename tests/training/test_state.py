@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from webui.errors import CheckpointError, OutputError
+from webui.device import Compute
+from webui.errors import CheckpointError, OutputError, TrainingError
 from webui.training import state
 from webui.training.request import Data, Noise, Optimiser, Samples, TrainingRequest
 from webui.training.state import RunState
@@ -68,25 +70,73 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, state.FILE_NAME]
 
 
-def test_identity_is_of_all_that_moves_a_weight_and_of_nothing_else() -> None:
-    base = state.identity(REQUEST, "data", "base")
-    others = [
-        state.identity(REQUEST, "other", "base"),
-        state.identity(REQUEST, "data", "other"),
-        *(
-            state.identity(replace(REQUEST, **change), "data", "base")
-            for change in (
-                {"steps": 5},
-                {"seed": 1},
-                {"parts": 2},
-                {"batch_size": 2},
-                {"options": {"rank": 2}},
-                {"optimiser": Optimiser(rate=1.0)},
-                {"noise": Noise(offset=0.1)},
-                {"precision": "bf16"},
-            )
-        ),
+CPU = Compute(torch.device("cpu"), torch.float32, torch.float32, 2)
+
+
+def identity(
+    request: TrainingRequest = REQUEST,
+    *,
+    data: str = "data",
+    base: str = "base",
+    files: Mapping[str, str] | None = None,
+    compute: Compute = CPU,
+) -> str:
+    return state.identity(request, data, base, files or {}, compute)
+
+
+def test_identity_is_of_all_that_moves_a_weight() -> None:
+    changes: list[dict[str, Any]] = [
+        {"steps": 5},
+        {"seed": 1},
+        {"parts": 2},
+        {"batch_size": 2},
+        {"options": {"rank": 2}},
+        {"optimiser": Optimiser(rate=1.0)},
+        {"noise": Noise(offset=0.1)},
+        {"noise": Noise(short_captions=True)},
     ]
-    assert len({base, *others}) == len(others) + 1
-    same = replace(REQUEST, samples=Samples(prompts=("x",)), save_every_s=5.0)
-    assert state.identity(same, "data", "base") == base
+    computes = [
+        replace(CPU, dtype=torch.bfloat16),
+        replace(CPU, device=torch.device("cuda")),
+        replace(CPU, threads=1),
+    ]
+    others = [
+        identity(data="other"),
+        identity(base="other"),
+        identity(files={"vae": "a"}),
+        identity(files={"vae": "b"}),
+        identity(files={"text_encoder": "a"}),
+        *(identity(replace(REQUEST, **change)) for change in changes),
+        *(identity(compute=compute) for compute in computes),
+    ]
+    assert len({identity(), *others}) == len(others) + 1
+
+
+def test_identity_is_of_nothing_else() -> None:
+    same = replace(REQUEST, samples=Samples(prompts=("x",)), save_every_s=5.0, export_every=3)
+    assert identity(same) == identity()
+    assert identity(replace(REQUEST, precision="fp32")) == identity(), 'what "auto" became'
+    in_parts = replace(REQUEST, parts=2)
+    assert identity(in_parts) == identity(in_parts, compute=replace(CPU, threads=8)), "each part computes alone"
+    here, there = (replace(REQUEST, options={"vae": f"{folder}/a.safetensors"}) for folder in ("here", "there"))
+    assert identity(here, files={"vae": "a"}) == identity(there, files={"vae": "a"}), "the file, wherever it is"
+
+
+def test_a_folder_has_one_trainer_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    with state.only_trainer(folder):
+        with (
+            pytest.raises(TrainingError, match="Another trainer already works on the run in"),
+            state.only_trainer(folder),
+        ):
+            pass
+        with state.only_trainer(tmp_path / "other"):
+            pass
+    with state.only_trainer(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot be used"), state.only_trainer(tmp_path / "file" / "run"):
+        pass

@@ -50,7 +50,7 @@ class TrainingRecipe:
         for name in ("folder", "class_folder", "control_folder"):
             if plain["data"][name]:
                 plain["data"][name] = Path(plain["data"][name]).name
-        files = {name: path for name, value in plain["options"].items() if (path := _file(value))}
+        files = option_files(self.request)
         plain["options"] |= {name: path.name for name, path in files.items()}
         recipe: dict[str, Any] = {
             "request": plain,
@@ -64,6 +64,11 @@ class TrainingRecipe:
             "torch": torch.__version__,
         }
         return json.dumps(recipe, sort_keys=True)
+
+
+def option_files(request: TrainingRequest) -> dict[str, Path]:
+    """The files that options of a request name, by option."""
+    return {name: path for name, value in request.options.items() if (path := _file(value))}
 
 
 def _file(option: object) -> Path | None:

@@ -68,8 +68,8 @@ class Run:
         self.learner = Learner(self.task.trained, self.task.initial, self.request.optimiser)
         found = state.load(self.folder, self.identity)
         if found is not None:
-            self.learner.restore(found.tensors)
             self.step = found.step
+            self.learner.restore(found.tensors, is_over=self.is_over)
         self.learner.write()
         self._losses = LossFile(self.folder / "losses.csv", self.step)
         self._saved_step = self.step
@@ -78,6 +78,7 @@ class Run:
     def go(self, wishes: Wishes) -> Iterator[Moment]:
         """Go on until the last step, or until it is wished to stop; ends with a checkpoint either way.
 
+        That of a run which is over has what its file is made of, and no more of the optimiser.
         Whether it came to its end tells :attr:`is_over`.  Raises TrainingError when the loss stays no number.
         """
         torch.set_num_threads(1 if self.request.parts > 1 else self.threads)
@@ -181,7 +182,8 @@ class Run:
 
     def _save(self) -> Iterator[Moment]:
         if self._saved_step != self.step or not (self.folder / state.FILE_NAME).exists():
-            state.save(self.folder, self.identity, state.RunState(self.step, self.learner.state()))
+            tensors = self.learner.outcome() if self.is_over else self.learner.state()
+            state.save(self.folder, self.identity, state.RunState(self.step, tensors))
             self._saved_step = self.step
             yield Saved(self.step)
         self._saved_at = time.monotonic()

@@ -89,10 +89,7 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs, by name."""
-        state = {f"master.{name}": tensor for name, tensor in self.masters.items()}
-        state |= {f"average.{name}": tensor for name, tensor in self.averages.items()}
-        state |= {f"momentum.{name}": tensor for name, tensor in self._momenta.items()}
-        state["steps"] = torch.tensor(self.steps_made)
+        state = {**self.outcome(), **{f"momentum.{name}": tensor for name, tensor in self._momenta.items()}}
         if self._adam is not None:
             names = [name for name in self.masters if name not in self._matrices]
             for name in names:
@@ -100,14 +97,21 @@ class Learner:
                     state[f"adam.{part}.{name}"] = value
         return state
 
+    def outcome(self) -> dict[str, Tensor]:
+        """The part of the state that a run needs which made its last step: the weights and their averages."""
+        outcome = {f"master.{name}": tensor for name, tensor in self.masters.items()}
+        outcome |= {f"average.{name}": tensor for name, tensor in self.averages.items()}
+        return outcome | {"steps": torch.tensor(self.steps_made)}
+
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a state; raises KeyError when it is of another run."""
-        for prefix, tensors in (("master", self.masters), ("average", self.averages), ("momentum", self._momenta)):
+    def restore(self, state: Mapping[str, Tensor], *, is_over: bool = False) -> None:
+        """Take up a state, of a run that ``is_over`` its outcome alone; raises KeyError when it is of another run."""
+        momenta = {} if is_over else self._momenta
+        for prefix, tensors in (("master", self.masters), ("average", self.averages), ("momentum", momenta)):
             for name, tensor in tensors.items():
                 tensor.copy_(state[f"{prefix}.{name}"])
         self.steps_made = int(state["steps"])
-        if self._adam is not None:
+        if self._adam is not None and not is_over:
             for name in (name for name in self.masters if name not in self._matrices):
                 parts = ("step", "exp_avg", "exp_avg_sq")
                 found = {part: state[f"adam.{part}.{name}"].clone() for part in parts if f"adam.{part}.{name}" in state}

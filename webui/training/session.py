@@ -20,6 +20,7 @@ from torch import Tensor
 
 from webui import families
 from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.hashes import file_sha256
 from webui.checkpoints.library import FOLDERS, Library
 from webui.device import Compute
 from webui.errors import JobCancelled, unknown_name
@@ -27,7 +28,7 @@ from webui.families import ModelFamily, find_family
 from webui.preprocessors import Preprocessor
 from webui.training import state
 from webui.training.data import DataSet, read_data
-from webui.training.export import TrainingRecipe, export, require_free
+from webui.training.export import TrainingRecipe, export, option_files, require_free
 from webui.training.kinds import Materials, Task, TrainingKind, read_options
 from webui.training.loop import POLL_S, Run, Wishes
 from webui.training.moments import LeftOut, Moment, Phase
@@ -59,8 +60,13 @@ def teach(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Mo
     """The moments of a run; one that was stopped goes on when it is taught again in the same folder.
 
     Raises errors for people: RequestError (settings, pictures), CheckpointError (files), OutputError (disk),
-    TrainingError (the loss is no number any more).
+    TrainingError (the loss is no number any more, or another trainer works in that folder).
     """
+    with state.only_trainer(place.folder):
+        yield from _taught(request, place, wishes)
+
+
+def _taught(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Moment]:
     kind, options = kind_of(request, place.kinds)
     entry = place.library.find(request.checkpoint)
     file = SafetensorsFile.open(entry.path)
@@ -73,11 +79,12 @@ def teach(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Mo
     if wishes.stop():
         return
     base_sha256 = place.library.sha256(entry)
-    identity = state.identity(request, digest, base_sha256)
+    compute = _compute(request, place.compute)
+    files = {name: file_sha256(path) for name, path in option_files(request).items()}
+    identity = state.identity(request, digest, base_sha256, files, compute)
     target = place.library.root / FOLDERS[kind.folder][0]
     require_free(target / f"{request.name}.safetensors", identity)
     yield Phase("loading the model")
-    compute = _compute(request, place.compute)
     model = families.load(file, place.families, replace(compute, dtype=torch.float32, vae_dtype=torch.float32))
     told: SimpleQueue[str] = SimpleQueue()
     materials = Materials(

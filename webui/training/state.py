@@ -1,4 +1,7 @@
-"""All of a run on disk: weights, their averages, the optimiser's state, the step.  Written whole or not at all."""
+"""All of a run on disk: weights, their averages, the optimiser's state, the step.  Written whole or not at all.
+
+One trainer at a time works on a run's folder.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,22 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from webui.checkpoints.formats import write_file
-from webui.errors import CheckpointError, OutputError
+from webui.device import Compute
+from webui.errors import CheckpointError, OutputError, TrainingError
 from webui.training.request import TrainingRequest
 
 FILE_NAME = "state.safetensors"
+LOCK_NAME = "run.lock"
 NOT_IDENTITY = ("samples", "save_every_s", "export_every")
 """Fields of a request that change no weight: a run may go on with others."""
 LEFT_BEHIND_S = 3600.0
@@ -33,10 +40,41 @@ class RunState:
     tensors: Mapping[str, Tensor]
 
 
-def identity(request: TrainingRequest, data_digest: str, base_sha256: str) -> str:
-    """The digest of all that a run's weights depend on; a state of another run is not gone on with."""
+@contextmanager
+def only_trainer(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made if need be; the operating system lets go of a killed trainer's.
+
+    Raises TrainingError when another trainer holds it, and OutputError.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A run's moments may be heard by one thread and its end by another.
+        lock = FileLock(folder / LOCK_NAME, timeout=0, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"Another trainer already works on the run in {folder}; wait until it is done, or stop it."
+        ) from None
+    except OSError as error:
+        raise OutputError(f"The run's folder {folder} cannot be used: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def identity(
+    request: TrainingRequest, data_digest: str, base_sha256: str, files: Mapping[str, str], compute: Compute
+) -> str:
+    """The digest of all that a run's weights depend on; a state of another run is not gone on with.
+
+    ``files`` has the SHA-256 of the files that options name, by option.  The precision is that of ``compute``, what
+    "auto" became.  Its threads count where they share a sum, which is when a batch has one part.
+    """
     plain = {name: value for name, value in request.to_dict().items() if name not in NOT_IDENTITY}
-    text = json.dumps([plain, data_digest, base_sha256], sort_keys=True)
+    plain |= {"precision": compute.dtype_name, "options": {**plain["options"], **files}}
+    threads = compute.threads if request.parts == 1 else None
+    text = json.dumps([plain, data_digest, base_sha256, compute.device.type, threads], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -48,7 +86,7 @@ def save(folder: Path, run: str, state: RunState) -> None:
 def load(folder: Path, run: str) -> RunState | None:
     """The state of run ``run`` in its folder, None when there is none yet.
 
-    Raises CheckpointError when it is damaged or of a run with other settings, pictures or another base model.
+    Raises CheckpointError when it is damaged or of a run of another identity.
     """
     path = folder / FILE_NAME
     if not path.exists():
@@ -61,8 +99,9 @@ def load(folder: Path, run: str) -> RunState | None:
         raise CheckpointError(f"The training state {path} is damaged ({error}); delete it to begin anew.") from error
     if metadata.get("run") != run:
         raise CheckpointError(
-            f"The training state in {folder} is of a run with other settings, pictures or another base model; "
-            "go on with the same ones, or begin anew in another folder."
+            f"The training state in {folder} is of a run with other settings, pictures or another base model, or in "
+            "another precision, on another device or number of threads; go on with the same ones, or begin anew in "
+            "another folder."
         )
     return RunState(int(metadata["step"]), tensors)
 
