@@ -141,6 +141,6 @@ def test_every_recipe_names_a_kind_and_its_options() -> None:
 
     kinds = Plugins.load(None).training_kinds
     recipes = sorted(RECIPES.glob("*.json"))
-    assert {"starter", "starter-vae", "starter-clip", "blueprint", "zorb", "mint"} <= {path.stem for path in recipes}
+    assert {"starter-2", "starter-vae", "starter-clip", "blueprint", "zorb", "mint"} <= {path.stem for path in recipes}
     for path in recipes:
         kind_of(TrainingRequest.from_dict(json.loads(path.read_text("utf-8"))), kinds)
