@@ -35,7 +35,7 @@ def test_parts_that_are_no_objects_are_left_to_be_refused(starter: CheckpointEnt
 
 def test_the_embedded_model_says_what_it_is(starter: CheckpointEntry) -> None:
     assert starter.native_size == 128
-    assert "20 objects" in starter.note
+    assert "eighty objects" in starter.note
     assert len(starter.examples) >= 4
     assert set(starter.defaults) == {"sampler", "schedule", "steps", "cfg_scale"}
 

@@ -26,8 +26,10 @@ TOLD_AGAIN = 10**15
 """Event numbers of a job told from the store begin here.
 
 Those of a job taken up again after a restart begin at the time in milliseconds: also above all that came before.  A
-training can go on after it was told from the store, so its numbers are the sum of both.
+training can go on after it was told from the store, so its numbers are the sum of both; events told within the same
+millisecond as its end, or while it was taken up again, are fewer than MARGIN.
 """
+MARGIN = 1000
 
 
 @dataclass
@@ -45,7 +47,8 @@ class Ledger:
         for job in self.store.recover():
             log.warning("job %s: %s", job.id, job.error)
         for job in self.store.in_state(JobState.QUEUED, JobState.PAUSED):
-            self.events.begin(job.id, int(time.time() * 1000) + (TOLD_AGAIN if job.kind == TRAINING else 0))
+            again = TOLD_AGAIN + 3 * MARGIN if job.kind == TRAINING else 0
+            self.events.begin(job.id, int(time.time() * 1000) + again)
             self.events.tell(job.id, job.state.value, asdict(job.progress))
             for output in job.outputs:
                 self.events.tell(job.id, "picture", asdict(output))
@@ -166,7 +169,8 @@ def told_again(job: Job) -> list[Event]:
 
     Their numbers are above all that were told while it ran: a listener that resumes hears how it ended.
     """
-    first = TOLD_AGAIN + (int((job.finished or job.created) * 1000) if job.kind == TRAINING else 0)
+    ended = int((job.finished or job.created) * 1000)
+    first = TOLD_AGAIN + (ended + 4 * MARGIN if job.kind == TRAINING else 0)
     told: list[tuple[str, dict[str, Any]]] = [("picture", asdict(output)) for output in job.outputs]
     told += [("exported", {"path": path}) for path in job.files]
     told.append((job.state.value, {"error": job.error} if job.error else dict(job.verdict or {})))

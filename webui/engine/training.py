@@ -13,7 +13,7 @@ from typing import Any
 from webui.checkpoints.library import FOLDERS, Library
 from webui.engine.executor import Order, Report, Trainer
 from webui.engine.jobs import TRAINING, Job, JobState, Progress
-from webui.engine.ledger import TOLD_AGAIN, Ledger
+from webui.engine.ledger import MARGIN, TOLD_AGAIN, Ledger
 from webui.engine.store import GIVEN_UP_TRAINING
 from webui.errors import DEFECT, OutputError, RequestError, WebUIError, WorkerError, unknown_name
 from webui.training.kinds import TrainingKind, read_options
@@ -101,7 +101,7 @@ class TrainingQueue:
         self.trainer.interrupt(job.id)
 
     def _queue_again(self, job: Job) -> None:
-        seen = 0 if self.ledger.events.knows(job.id) else TOLD_AGAIN + int((job.finished or 0.0) * 1000) + 1000
+        seen = 0 if self.ledger.events.knows(job.id) else TOLD_AGAIN + int((job.finished or 0.0) * 1000) + 5 * MARGIN
         self.ledger.events.reopen(job.id, seen)
         self.ledger.store.count_attempts(job, 0)
         self.ledger.queue_again(job)

@@ -17,12 +17,12 @@ from webui.checkpoints.hashes import file_sha256
 from webui.errors import RequestError, WebUIError
 from webui.training.kinds import Weights
 from webui.training.request import TrainingRequest
-from webui.training.state import write_tensors
+from webui.training.state import NOT_IDENTITY, write_tensors
 
 RECIPE_KEY = "webui.training"
 """The metadata under which a trained file tells how it was made (JSON)."""
-RUN_KEY = "webui.run"
-"""The metadata that names the run which a file is of (its identity, see ``state``)."""
+PASSING = ("steps", "webui", "torch")
+"""Parts of a recipe that may differ between two files of one training."""
 STORED = torch.float16
 """Floats are stored so, as nearly every published file is."""
 EXACT = ("betas", "alphas_cumprod")
@@ -79,12 +79,12 @@ def _file(option: object) -> Path | None:
     return path if path.is_file() else None
 
 
-def export(path: Path, weights: Weights, recipe: TrainingRecipe, run: str = "") -> Path:
-    """Write the file of run ``run`` with its metadata; floats in fp16.  Raises OutputError, RequestError.
+def export(path: Path, weights: Weights, recipe: TrainingRecipe) -> Path:
+    """Write the file with its metadata; floats in fp16.  Raises OutputError, RequestError.
 
-    A file of that name that another run made, or a person put there, is never replaced.
+    A file of that name with another recipe, or that a person put there, is never replaced.
     """
-    require_free(path, run)
+    require_free(path, recipe)
     metadata: Mapping[str, str] = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
@@ -92,26 +92,32 @@ def export(path: Path, weights: Weights, recipe: TrainingRecipe, run: str = "") 
         "modelspec.implementation": f"webui {__version__}",
         **weights.metadata,
         RECIPE_KEY: recipe.to_json(),
-        RUN_KEY: run,
     }
     tensors = {n: tensor if n in EXACT else stored(tensor) for n, tensor in weights.tensors.items()}
     write_tensors(path, tensors, metadata)
     return path
 
 
-def require_free(path: Path, run: str) -> None:
-    """Raise RequestError when another file than one of run ``run`` has the name."""
+def require_free(path: Path, recipe: TrainingRecipe) -> None:
+    """Raise RequestError when a file that was not made by this recipe has the name."""
     if not path.exists():
         return
     try:
-        is_own = read_header(path).metadata.get(RUN_KEY) == run
-    except WebUIError:
+        is_own = _essence(read_header(path).metadata.get(RECIPE_KEY, "")) == _essence(recipe.to_json())
+    except (WebUIError, ValueError, TypeError, KeyError):
         is_own = False
     if not is_own:
         raise RequestError(
             f"There is already a file {path.name} in {path.parent.name}, which this training did not make; "
             "give the training another name, or move that file away."
         )
+
+
+def _essence(recipe: str) -> dict[str, Any]:
+    """What of a recipe's JSON tells one training from another.  Raises ValueError, TypeError, KeyError."""
+    plain: dict[str, Any] = json.loads(recipe)
+    request = {name: value for name, value in plain["request"].items() if name not in NOT_IDENTITY}
+    return {**{name: value for name, value in plain.items() if name not in PASSING}, "request": request}
 
 
 def stored(tensor: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ def _taught(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[
     files = {name: file_sha256(path) for name, path in option_files(request).items()}
     identity = state.identity(request, digest, base_sha256, files, compute)
     target = place.library.root / FOLDERS[kind.folder][0]
-    require_free(target / f"{request.name}.safetensors", identity)
+    made = TrainingRecipe(request, digest, len(checked.items), entry.name, base_sha256, request.steps)
+    require_free(target / f"{request.name}.safetensors", made)
     yield Phase("loading the model")
     model = families.load(file, place.families, replace(compute, dtype=torch.float32, vae_dtype=torch.float32))
     told: SimpleQueue[str] = SimpleQueue()
@@ -105,9 +106,8 @@ def _taught(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[
     order = Order.of(checked.items, request.batch_size, request.seed)
 
     def write(trained: Mapping[str, Tensor], step: int) -> Path:
-        recipe = TrainingRecipe(request, digest, len(checked.items), entry.name, base_sha256, step)
         suffix = "" if step == request.steps else f"-{step:06d}"
-        return export(target / f"{request.name}{suffix}.safetensors", task.weights(trained), recipe, identity)
+        return export(target / f"{request.name}{suffix}.safetensors", task.weights(trained), replace(made, steps=step))
 
     run = Run(
         request=request,
