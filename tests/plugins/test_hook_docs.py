@@ -23,7 +23,8 @@ from plugin_app import App
 from safetensors.torch import load_file
 from tiny_model import METADATA, tiny_weights, write_checkpoint
 
-from webui import device, hooks
+from webui import hooks
+from webui.device import Compute
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture
 from webui.metadata.verdict import Outcome
@@ -250,7 +251,7 @@ def test_hook_register_training_kinds(app: App, tmp_path: Path) -> None:
         precision="fp32",
     )
     plugins, library = app.engine.plugins, app.engine.library
-    compute = device.choose("cpu", "fp32", 1)
+    compute = Compute(torch.device("cpu"), torch.float32, torch.float32, torch.get_num_threads())
     place = Place(
         folder=tmp_path / "run",
         library=library,
