@@ -489,7 +489,7 @@ def test_the_embedded_model_introduces_itself(page: Page) -> None:
     wait_value(page, "prompt", chip.inner_text())
     assert "models" in page.locator("#model_note code").inner_text()
     lines = "(node) => Math.round(node.offsetHeight / parseFloat(getComputedStyle(node).lineHeight))"
-    assert page.locator("#model_note p").evaluate(lines) <= 2
+    assert page.locator("#model_note p").evaluate(lines) == 1
 
 
 def test_a_narrow_dark_screen(browser: Any, server: Server) -> None:

@@ -38,7 +38,8 @@ def model_note(*, note: str, examples: Sequence[str], folder: str) -> str:
     )
     tries = f'<div class="chips"><span class="muted">Try</span>{chips}</div>' if chips else ""
     return (
-        f'<div class="strip"><p><strong>Built-in model.</strong> {escape(note)} '
+        f'<div class="strip"><p><strong>Built-in model.</strong> '
+        f'<span class="about" title="{escape(note)}">{escape(note)}</span> '
         f'<span class="muted">For a full-size model put a .safetensors file into <code>{escape(folder)}</code> '
         f"and press Refresh.</span></p>{tries}</div>"
     )
