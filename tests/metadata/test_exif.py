@@ -28,6 +28,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @given(texts, texts)
 @example("", "")
 @example("\ufeffa", "a")
+@example("Ā", "")
 def test_what_is_written_is_read(kind: str, parameters: str, recipe: str) -> None:
     written = {"parameters": parameters.removeprefix("\ufeff"), "recipe": recipe}
     assert read_picture_texts(encode_picture(PIXELS, kind, written)) == written

@@ -50,9 +50,10 @@ def read_block(block: bytes) -> dict[str, str]:
     except (struct.error, ValueError) as error:
         raise MetadataError("The picture's Exif data is damaged.") from error
     texts = {}
+    is_ours = values.get(_MAKER_NOTE, b"").startswith(_RECIPE_NAME)
     if _USER_COMMENT in values:
-        texts[PARAMETERS] = _comment(values[_USER_COMMENT])
-    if values.get(_MAKER_NOTE, b"").startswith(_RECIPE_NAME):
+        texts[PARAMETERS] = _comment(values[_USER_COMMENT], is_ours=is_ours)
+    if is_ours:
         texts[RECIPE] = values[_MAKER_NOTE].removeprefix(_RECIPE_NAME).decode("utf-8", "replace")
     return texts
 
@@ -88,11 +89,14 @@ def _directory(tiff: bytes, position: int, order: str) -> Iterator[tuple[int, in
         yield tag, kind, count, start + 8
 
 
-def _comment(value: bytes) -> str:
-    """The text of a UserComment; tools disagree on the byte order, so the zero halves of plain letters decide it."""
+def _comment(value: bytes, *, is_ours: bool) -> str:
+    """The text of a UserComment; tools disagree on the byte order, so the zero halves of plain letters decide it.
+
+    A file with a recipe ``is_ours`` and big-endian: "Ā" alone would look like the other order.
+    """
     code, text = value[:8], value[8:]
     if code == b"UNICODE\0":
-        little = text.startswith(b"\xff\xfe") or text[1::2].count(0) > text[::2].count(0)
+        little = not is_ours and (text.startswith(b"\xff\xfe") or text[1::2].count(0) > text[::2].count(0))
         return text.decode("utf-16-le" if little else "utf-16-be", "replace").removeprefix("\ufeff")
     if code in (b"ASCII\0\0\0", bytes(8)):
         return text.decode("utf-8", "replace").rstrip("\0")
