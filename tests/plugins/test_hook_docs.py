@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from tiny_model import METADATA, tiny_weights, write_checkpoint
 
 from webui import hooks
+from webui.checkpoints.library import Library
 from webui.device import Compute
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture
@@ -236,6 +237,40 @@ def test_hook_register_preprocessors(app: App, plain_pixels: Pixels) -> None:
     assert 'did you mean "Brightness steps"?' in wrong.ending.data["error"]
 
 
+def test_hook_register_training_kinds(app: App, tmp_path: Path) -> None:
+    install(app, "register_training_kinds")
+    (tmp_path / "lessons").mkdir()
+    for number in range(2):
+        pixels = np.full((64, 64, 3), 100 * number, np.uint8)
+        (tmp_path / "lessons" / f"{number}.png").write_bytes(encode_png(pixels))
+    request = TrainingRequest(
+        kind="biases",
+        name="tinted",
+        data=Data(folder=str(tmp_path / "lessons"), size=64, caption="a square"),
+        steps=1,
+        batch_size=2,
+        precision="fp32",
+    )
+    plugins, base = app.engine.plugins, app.engine.library.default_checkpoint().path
+    own = tmp_path / "models" / "Stable-diffusion"
+    own.mkdir(parents=True)
+    (own / base.name).symlink_to(base)  # what is taught does not join the models of other tests
+    library = Library(own.parent, app.engine.library.hashes)
+    compute = Compute(torch.device("cpu"), torch.float32, torch.float32, torch.get_num_threads())
+    place = Place(
+        folder=tmp_path / "run",
+        library=library,
+        kinds=plugins.training_kinds,
+        families=plugins.families,
+        compute=compute,
+    )
+    *_, last = teach(request, place, Tireless())
+    assert isinstance(last, Exported)
+    before, after = load_file(base), load_file(last.path)
+    changed = {name for name in after if not torch.equal(after[name], before[name].to(after[name].dtype))}
+    assert changed and all(name.endswith(".bias") for name in changed)
+
+
 def test_hook_register_ui_tabs(app: App) -> None:
     import gradio as gr
 
@@ -305,34 +340,3 @@ def test_hook_read_infotext(app: App) -> None:
     assert read_pixels(data).shape == (64, 64, 3)
     request = app.engine.read_infotext(data).request
     assert (request.prompt, request.sampling.steps, request.sampling.cfg_scale) == ("a cat", 5, 9.5)
-
-
-def test_hook_register_training_kinds(app: App, tmp_path: Path) -> None:
-    """Stands last: training leaves torch's threads as it used them, and the pictures above are compared to the bit."""
-    install(app, "register_training_kinds")
-    (tmp_path / "lessons").mkdir()
-    for number in range(2):
-        pixels = np.full((64, 64, 3), 100 * number, np.uint8)
-        (tmp_path / "lessons" / f"{number}.png").write_bytes(encode_png(pixels))
-    request = TrainingRequest(
-        kind="biases",
-        name="tinted",
-        data=Data(folder=str(tmp_path / "lessons"), size=64, caption="a square"),
-        steps=1,
-        batch_size=2,
-        precision="fp32",
-    )
-    plugins, library = app.engine.plugins, app.engine.library
-    compute = Compute(torch.device("cpu"), torch.float32, torch.float32, torch.get_num_threads())
-    place = Place(
-        folder=tmp_path / "run",
-        library=library,
-        kinds=plugins.training_kinds,
-        families=plugins.families,
-        compute=compute,
-    )
-    *_, last = teach(request, place, Tireless())
-    assert isinstance(last, Exported)
-    before, after = load_file(library.default_checkpoint().path), load_file(last.path)
-    changed = {name for name in after if not torch.equal(after[name], before[name].to(after[name].dtype))}
-    assert changed and all(name.endswith(".bias") for name in changed)
