@@ -3,6 +3,7 @@
 The folders read like the data flow; an import points only upwards in this list (``tests/test_layers.py`` checks it).
 
     errors.py       every error a person can meet
+    records.py      frozen records <-> plain values, checked when they are built
     request.py      what was asked: one frozen record, the same from page, API and command line
     result.py       what came out, and the facts of the place it was made in
     hooks.py        the extension contract on one page

@@ -6,29 +6,41 @@ precision) are not.  Standard library only: the server process imports this with
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import random
 import re
-import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
 from webui.errors import RequestError
+from webui.records import (
+    MAX_PROMPT,
+    build,
+    check_choice,
+    check_digest,
+    check_flag,
+    check_plain,
+    check_range,
+    check_text,
+    check_whole,
+    plain,
+    shown,
+)
+
+__all__ = ["MAX_PROMPT"]
 
 MAX_SEED = 2**53 - 1
 """Largest seed: the largest whole number that JSON, JavaScript and a number box keep exactly."""
 MAX_SIDE = 4096
-MAX_PROMPT = 100_000
-MAX_DEPTH = 16
-"""How deeply a conditioning module's options may be nested."""
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 RANDOM_SEED_RANGE = 4_294_967_294
 """Random seeds are drawn below this, as AUTOMATIC1111 does (modules/processing.py, get_fixed_seed)."""
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+AUTOMATIC_VAE = "Automatic"
+"""The VAE that belongs to the checkpoint: a file of its name, else its own."""
+BUILT_IN_VAE = "None"
+"""The checkpoint's own VAE."""
 
 
 class ResizeMode(StrEnum):
@@ -84,60 +96,6 @@ class Emphasis(StrEnum):
     NONE = "None"
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RequestError(f"{name} is {_shown(value)}; it must be a number from {low:g} to {high:g}.")
-    if not low <= value <= high:  # also when it is not a number (NaN)
-        raise RequestError(f"{name} is {_shown(value)}; it must be from {low:g} to {high:g}.")
-
-
-def _check_whole(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestError(f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}.")
-    if not low <= value <= high:
-        raise RequestError(f"{name} is {_shown(value)}; it must be from {low} to {high}.")
-
-
-def _check_choice(name: str, value: StrEnum, kind: type[StrEnum]) -> None:
-    if not isinstance(value, kind):
-        allowed = ", ".join(f'"{member.value}"' for member in kind)
-        raise RequestError(f"{name} is {_shown(value)}; it must be one of {allowed}.")
-
-
-def _check_plain(name: str, value: Any, depth: int = MAX_DEPTH) -> None:
-    """Refuse what JSON cannot keep, and nesting that no program needs."""
-    if depth == 0:
-        raise RequestError(f"{name} is nested more than {MAX_DEPTH} levels deep.")
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        for key, item in value.items():
-            _check_text(name, key)
-            _check_plain(name, item, depth - 1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _check_plain(name, item, depth - 1)
-    elif isinstance(value, str):
-        _check_text(name, value)
-    elif not (value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))):
-        raise RequestError(f"{name} holds {_shown(value)}, which is no plain JSON value.")
-
-
-def _shown(value: Any) -> str:
-    """A value that was refused, short enough for a sentence."""
-    if isinstance(value, int) and abs(value) >= 10**20:
-        return "a number of more than 20 digits"
-    text = repr(value) if not isinstance(value, float | int) else f"{value:.10g}"
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _check_text(name: str, value: str) -> None:
-    if not isinstance(value, str):
-        raise RequestError(f"{name} is {_shown(value)}; it must be text.")
-    if len(value) > MAX_PROMPT:
-        raise RequestError(f"{name} has {len(value)} characters; at most {MAX_PROMPT} are accepted.")
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise RequestError(f"{name} holds characters that cannot be stored as text (NUL or half of a pair).")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """Width and height of the picture in pixels, multiples of 8 from 64 to 4096."""
@@ -147,9 +105,78 @@ class Size:
 
     def __post_init__(self) -> None:
         for name, value in (("Width", self.width), ("Height", self.height)):
-            _check_whole(name, value, 64, MAX_SIDE)
+            check_whole(name, value, 64, MAX_SIDE)
             if value % 8:
                 raise RequestError(f"{name} is {value}; it must be a multiple of 8, for example {value // 8 * 8}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """Numbers that some samplers and schedules let users choose, by the names AUTOMATIC1111's settings have.
+
+    ``s_churn`` raises the noise before each step whose level is from ``s_tmin`` to ``s_tmax`` (0: no upper end);
+    ``s_noise`` scales all noise that is added on the way (Karras et al. 2022, arXiv:2206.00364, algorithm 2).
+    ``sigma_min``, ``sigma_max`` and ``rho`` shape the schedule (0: the model's and the schedule's own), ``beta_alpha``
+    and ``beta_beta`` the Beta schedule.  ``discard_penultimate`` leaves the last level above 0 out; ``full_noise``
+    (SGM noise multiplier) starts with the variance of a noised picture; ``zero_terminal_snr`` makes the last trained
+    level pure noise.
+    """
+
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = 0.0
+    s_noise: float = 1.0
+    sigma_min: float = 0.0
+    sigma_max: float = 0.0
+    rho: float = 0.0
+    beta_alpha: float = 0.6
+    beta_beta: float = 0.6
+    discard_penultimate: bool = False
+    full_noise: bool = False
+    zero_terminal_snr: bool = False
+    unipc_order: int = 3
+
+    def __post_init__(self) -> None:
+        check_range("Sigma churn", self.s_churn, 0, 100)
+        check_range("Sigma tmin", self.s_tmin, 0, 10_000)
+        check_range("Sigma tmax", self.s_tmax, 0, 10_000)
+        check_range("Sigma noise", self.s_noise, 0, 2)
+        check_range("Schedule min sigma", self.sigma_min, 0, 10_000)
+        check_range("Schedule max sigma", self.sigma_max, 0, 10_000)
+        check_range("Schedule rho", self.rho, 0, 1000)
+        check_range("Beta schedule alpha", self.beta_alpha, 0.01, 100)
+        check_range("Beta schedule beta", self.beta_beta, 0.01, 100)
+        check_flag("Discard penultimate sigma", self.discard_penultimate)
+        check_flag("SGM noise multiplier", self.full_noise)
+        check_flag("Zero Terminal SNR", self.zero_terminal_snr)
+        check_whole("UniPC order", self.unipc_order, 1, 50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """When the negative prompt is asked, and what becomes of the two answers.
+
+    Below ``min_sigma`` (NGMS, negative guidance minimum sigma) the negative prompt is asked in every other call only,
+    or with ``min_sigma_all`` in none; ``skip_early`` is the share of the steps at the beginning without it.
+    ``rescale`` (0 to 1) brings the guided answer's deviation back to the prompt's (Lin et al. 2023, arXiv:2305.08891,
+    equations 14 to 16).  ``pad`` lengthens the shorter of two contexts with the empty prompt so that both are asked in
+    one batch, ``pad_v0`` by its last vector.
+    """
+
+    min_sigma: float = 0.0
+    min_sigma_all: bool = False
+    skip_early: float = 0.0
+    rescale: float = 0.0
+    pad: bool = False
+    pad_v0: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("Negative Guidance minimum sigma", self.min_sigma, 0, 10_000)
+        check_flag("NGMS all steps", self.min_sigma_all)
+        check_range("Skip Early CFG", self.skip_early, 0, 1)
+        check_range("CFG rescale", self.rescale, 0, 1)
+        check_flag("Pad conds", self.pad)
+        check_flag("Pad conds v0", self.pad_v0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,22 +188,219 @@ class Sampling:
     steps: int = 20
     cfg_scale: float = 7.0
     eta: float | None = None
+    options: SamplerOptions = field(default_factory=SamplerOptions)
+    guidance: Guidance = field(default_factory=Guidance)
 
     def __post_init__(self) -> None:
-        _check_text("Sampler", self.sampler)
-        _check_text("Schedule type", self.schedule)
-        _check_whole("Steps", self.steps, 1, 1000)
-        _check_range("CFG scale", self.cfg_scale, 0, 100)
+        check_text("Sampler", self.sampler)
+        check_text("Schedule type", self.schedule)
+        check_whole("Steps", self.steps, 1, 1000)
+        check_range("CFG scale", self.cfg_scale, 0, 100)
         if self.eta is not None:
-            _check_range("Eta", self.eta, 0, 1)
+            check_range("Eta", self.eta, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Where the noise comes from.
+
+    ``variation_strength`` turns it from the seed's (0) to that of ``variation_seed`` (1); with any strength all
+    pictures of a job share its seed, and picture i has the variation seed + i.  ``from_width`` and ``from_height``
+    (0: off) draw the noise as for a picture of that size and put it in the middle.  ``later_offset`` (ENSD) is added to
+    the seeds for all noise after the first.  ``extra`` adds so much noise to a picture that img2img or a second pass
+    begins with.
+    """
+
+    source: RandomSource = RandomSource.CPU
+    variation_seed: int | None = None
+    variation_strength: float = 0.0
+    from_width: int = 0
+    from_height: int = 0
+    later_offset: int = 0
+    extra: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("RNG", self.source, RandomSource)
+        if self.variation_seed is not None:
+            check_whole("Variation seed", self.variation_seed, 0, MAX_SEED)
+        check_range("Variation strength", self.variation_strength, 0, 1)
+        check_whole("Resize seed from width", self.from_width, 0, MAX_SIDE)
+        check_whole("Resize seed from height", self.from_height, 0, MAX_SIDE)
+        check_whole("ENSD", self.later_offset, 0, MAX_SEED)
+        check_range("Extra noise", self.extra, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondPass:
+    """Hires fix: the picture made larger and sampled again.
+
+    ``scale`` multiplies the first pass's sides, unless ``width`` or ``height`` (0: by the other's proportion; both: the
+    picture is cut to them) say the size.  ``steps`` 0 means as many as the first pass.  What is None or empty is as in
+    the first pass.  ``reuse_conditioning`` keeps the first pass's encoded prompts.
+    """
+
+    upscaler: str = "Latent"
+    scale: float = 2.0
+    width: int = 0
+    height: int = 0
+    steps: int = 0
+    denoising_strength: float = 0.7
+    cfg_scale: float | None = None
+    sampler: str | None = None
+    schedule: str | None = None
+    prompt: str = ""
+    negative_prompt: str = ""
+    checkpoint: str | None = None
+    reuse_conditioning: bool = False
+
+    def __post_init__(self) -> None:
+        check_text("Upscaler", self.upscaler)
+        check_range("Upscale by", self.scale, 1, 8)
+        check_whole("Resize width to", self.width, 0, MAX_SIDE)
+        check_whole("Resize height to", self.height, 0, MAX_SIDE)
+        check_whole("Hires steps", self.steps, 0, 1000)
+        check_range("Denoising strength", self.denoising_strength, 0, 1)
+        if self.cfg_scale is not None:
+            check_range("Hires CFG Scale", self.cfg_scale, 0, 100)
+        check_text("The hires prompt", self.prompt)
+        check_text("The hires negative prompt", self.negative_prompt)
+        for name, value in (
+            ("Hires sampler", self.sampler),
+            ("Hires schedule type", self.schedule),
+            ("Hires checkpoint", self.checkpoint),
+        ):
+            if value is not None:
+                check_text(name, value)
+        check_flag("Reuse the first pass's conditioning", self.reuse_conditioning)
+
+    def size(self, first: Size) -> Size:
+        """The size of its pictures after a first pass of ``first``, in whole multiples of 8.  Raises RequestError."""
+        return _whole_size(*self._exact_size(first))
+
+    def enlarged(self, first: Size) -> Size:
+        """What the first pass's picture is enlarged to; the part of :meth:`size` in its middle is kept."""
+        if not (self.width and self.height):
+            return self.size(first)
+        if first.width / first.height > self.width / self.height:
+            return _whole_size(self.height * first.width // first.height, self.height)
+        return _whole_size(self.width, self.width * first.height // first.width)
+
+    def _exact_size(self, first: Size) -> tuple[int, int]:
+        if self.width and self.height:
+            return self.width, self.height
+        if self.width:
+            return self.width, self.width * first.height // first.width
+        if self.height:
+            return self.height * first.width // first.height, self.height
+        return int(first.width * self.scale), int(first.height * self.scale)
+
+
+def _whole_size(width: int, height: int) -> Size:
+    return Size(width=width // 8 * 8, height=height // 8 * 8)
+
+
+class RefinerPasses(StrEnum):
+    """In which passes of a hires fix the refiner takes over; the words AUTOMATIC1111 uses."""
+
+    FIRST = "first pass"
+    SECOND = "second pass"
+    BOTH = "both passes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refiner:
+    """A second checkpoint that takes over at a share ``switch_at`` of the noise, or with ``by_steps`` of the steps."""
+
+    checkpoint: str
+    switch_at: float = 0.8
+    by_steps: bool = False
+    passes: RefinerPasses = RefinerPasses.SECOND
+
+    def __post_init__(self) -> None:
+        check_text("Refiner", self.checkpoint)
+        check_range("Refiner switch at", self.switch_at, 0, 1)
+        check_flag("Refiner switch by sampling steps", self.by_steps)
+        check_choice("Hires refiner", self.passes, RefinerPasses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceRestoration:
+    """Faces mended by ``model``; ``visibility`` 0 to 1; ``weight`` (CodeFormer) 0: strongest effect, 1: least."""
+
+    model: str
+    visibility: float = 1.0
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_text("Face restoration", self.model)
+        check_range("Face restoration visibility", self.visibility, 0, 1)
+        check_range("CodeFormer weight", self.weight, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMerging:
+    """Alike tokens of self-attention merged: the share that goes, 0 none (Bolya, Hoffman 2023, arXiv:2303.17604).
+
+    ``second_pass`` 0 means as in the first.
+    """
+
+    ratio: float = 0.0
+    second_pass: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("Token merging ratio", self.ratio, 0, 0.9)
+        check_range("Token merging ratio for high-res pass", self.second_pass, 0, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compatibility:
+    """Old or other behaviour to imitate, so that pictures made with it can be made again.
+
+    ``old_prompt_editing``: numbers in prompt editing count in each pass alone.  ``downcast_alphas``: the noise table
+    was rounded to half precision.  ``old_karras``: Karras levels from 0.1 to 10.  ``whole_timesteps``: the
+    network is asked at whole timesteps only (Forge; AUTOMATIC1111's enable_quantization).
+    """
+
+    old_prompt_editing: bool = False
+    downcast_alphas: bool = False
+    old_karras: bool = False
+    whole_timesteps: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("Old prompt editing timelines", self.old_prompt_editing)
+        check_flag("Downcast alphas_cumprod", self.downcast_alphas)
+        check_flag("Old Karras sigmas", self.old_karras)
+        check_flag("Whole timesteps", self.whole_timesteps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftInpainting:
+    """A mask's grey values as how strongly a place may change; the options of AUTOMATIC1111's soft-inpainting."""
+
+    schedule_bias: float = 1.0
+    preservation_strength: float = 0.5
+    transition_contrast_boost: float = 4.0
+    mask_influence: float = 0.0
+    difference_threshold: float = 0.5
+    difference_contrast: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_range("Schedule bias", self.schedule_bias, 0, 8)
+        check_range("Preservation strength", self.preservation_strength, 0, 8)
+        check_range("Transition contrast boost", self.transition_contrast_boost, 1, 32)
+        check_range("Mask influence", self.mask_influence, 0, 1)
+        check_range("Difference threshold", self.difference_threshold, 0, 8)
+        check_range("Difference contrast", self.difference_contrast, 0, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
     """An inpainting mask.  ``image`` is the SHA-256 of a stored picture whose light pixels are painted anew.
 
-    ``blur`` is the standard deviation of the mask's Gaussian blur in pixels; ``padding`` counts pixels around the
-    masked box when ``area`` is only the masked part.
+    ``blur`` is the standard deviation of the mask's Gaussian blur in pixels, ``blur_y`` (None: the same) the vertical
+    one; ``padding`` counts pixels around the masked box when ``area`` is only the masked part.  ``round`` makes the
+    latent's mask either 0 or 1; ``soft`` paints by the mask's grey values.  With ``overlay`` the original is laid over
+    what was not painted.
     """
 
     image: str
@@ -185,14 +409,22 @@ class Mask:
     content: MaskedContent = MaskedContent.ORIGINAL
     area: InpaintArea = InpaintArea.WHOLE
     padding: int = 32
+    blur_y: int | None = None
+    round: bool = True
+    overlay: bool = True
+    soft: SoftInpainting | None = None
 
     def __post_init__(self) -> None:
-        _check_digest("The mask", self.image)
-        _check_whole("Mask blur", self.blur, 0, 64)
-        _check_whole("Only masked padding", self.padding, 0, 256)
-        _check_choice("Mask mode", self.mode, MaskMode)
-        _check_choice("Masked content", self.content, MaskedContent)
-        _check_choice("Inpaint area", self.area, InpaintArea)
+        check_digest("The mask", self.image)
+        check_whole("Mask blur", self.blur, 0, 64)
+        if self.blur_y is not None:
+            check_whole("Vertical mask blur", self.blur_y, 0, 64)
+        check_flag("Round the mask", self.round)
+        check_flag("Overlay the original", self.overlay)
+        check_whole("Only masked padding", self.padding, 0, 256)
+        check_choice("Mask mode", self.mode, MaskMode)
+        check_choice("Masked content", self.content, MaskedContent)
+        check_choice("Inpaint area", self.area, InpaintArea)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,22 +432,31 @@ class StartImage:
     """The picture that img2img starts from; with a mask it is inpainting.
 
     ``image`` is the SHA-256 of the stored file's bytes; ``denoising_strength`` 0 keeps the picture, 1 replaces it.
+    ``upscaler`` enlarges where ``resize_mode`` makes it larger.  ``noise_multiplier`` scales the noise it begins with;
+    ``exact_steps`` walks as many steps as were asked for; ``background`` (#rrggbb) shows through transparent pixels;
+    ``color_correction`` gives the result the colours of the start.
     """
 
     image: str
     denoising_strength: float = 0.75
     resize_mode: ResizeMode = ResizeMode.JUST_RESIZE
     mask: Mask | None = None
+    upscaler: str = "None"
+    noise_multiplier: float = 1.0
+    exact_steps: bool = False
+    background: str = "#ffffff"
+    color_correction: bool = False
 
     def __post_init__(self) -> None:
-        _check_digest("The start image", self.image)
-        _check_range("Denoising strength", self.denoising_strength, 0, 1)
-        _check_choice("Resize mode", self.resize_mode, ResizeMode)
-
-
-def _check_digest(name: str, value: str) -> None:
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise RequestError(f"{name} must be named by the SHA-256 of a stored picture (64 hexadecimal digits).")
+        check_digest("The start image", self.image)
+        check_range("Denoising strength", self.denoising_strength, 0, 1)
+        check_choice("Resize mode", self.resize_mode, ResizeMode)
+        check_text("The upscaler", self.upscaler)
+        check_range("Noise multiplier", self.noise_multiplier, 0, 2)
+        check_flag("Exact steps", self.exact_steps)
+        if not isinstance(self.background, str) or not _COLOUR.fullmatch(self.background):
+            raise RequestError(f"The background is {shown(self.background)}; it must be a colour such as #ffffff.")
+        check_flag("Colour correction", self.color_correction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,10 +467,10 @@ class ModuleUse:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_text("The conditioning module", self.name)
+        check_text("The conditioning module", self.name)
         if not isinstance(self.options, Mapping):
-            raise RequestError(f"The options of {self.name} are {_shown(self.options)}; they must be named values.")
-        _check_plain(f"The options of {self.name}", self.options)
+            raise RequestError(f"The options of {self.name} are {shown(self.options)}; they must be named values.")
+        check_plain(f"The options of {self.name}", self.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,50 +479,78 @@ class Template:
 
     prompt: str = ""
     negative_prompt: str = ""
+    hires_prompt: str = ""
+    hires_negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        _check_text("The prompt's template", self.prompt)
-        _check_text("The negative prompt's template", self.negative_prompt)
+        check_text("The prompt's template", self.prompt)
+        check_text("The negative prompt's template", self.negative_prompt)
+        check_text("The hires prompt's template", self.hires_prompt)
+        check_text("The hires negative prompt's template", self.hires_negative_prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """Everything a person can ask for.  ``seed`` None and ``checkpoint`` None are answered once, by :meth:`resolved`.
 
-    Image ``i`` of ``batch_size * batch_count`` uses seed ``seed + i``.  ``clip_skip`` n takes the n-th last hidden
-    state of the text encoder (1: the last).  With a ``template`` the prompts are what became of it, and no more choices
-    are made in them.
+    Image ``i`` of ``batch_size * batch_count`` uses seed ``seed + i`` (see :class:`Noise` for variations).
+    ``clip_skip`` n takes the n-th last hidden state of the text encoder (1: the last).  ``comma_backtrack`` is within
+    how many tokens after a comma a chunk of the prompt may be ended there.  ``vae`` is "Automatic", "None" (the
+    checkpoint's own) or a file's name.  ``tiling`` makes the picture's edges fit each other.  ``styles`` are put around
+    the prompts when the request is resolved.  With a ``template`` the prompts are what became of it, and no more
+    choices are made in them.
     """
 
     prompt: str = ""
     negative_prompt: str = ""
+    styles: tuple[str, ...] = ()
     size: Size = field(default_factory=Size)
     sampling: Sampling = field(default_factory=Sampling)
     seed: int | None = None
+    noise: Noise = field(default_factory=Noise)
     batch_size: int = 1
     batch_count: int = 1
     clip_skip: int = 1
     emphasis: Emphasis = Emphasis.ORIGINAL
+    comma_backtrack: int = 20
     template: Template | None = None
     checkpoint: str | None = None
+    vae: str = AUTOMATIC_VAE
+    tiling: bool = False
+    second_pass: SecondPass | None = None
+    refiner: Refiner | None = None
     start: StartImage | None = None
+    face_restoration: FaceRestoration | None = None
+    token_merging: TokenMerging = field(default_factory=TokenMerging)
+    compatibility: Compatibility = field(default_factory=Compatibility)
     modules: tuple[ModuleUse, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_text("The prompt", self.prompt)
-        _check_text("The negative prompt", self.negative_prompt)
+        check_text("The prompt", self.prompt)
+        check_text("The negative prompt", self.negative_prompt)
+        for name in self.styles:
+            check_text("The style", name)
         if self.seed is not None:
-            _check_whole("Seed", self.seed, 0, MAX_SEED)
-        _check_whole("Batch size", self.batch_size, 1, 64)
-        _check_whole("Batch count", self.batch_count, 1, 1000)
-        _check_whole("Clip skip", self.clip_skip, 1, 12)
-        _check_choice("Emphasis", self.emphasis, Emphasis)
+            check_whole("Seed", self.seed, 0, MAX_SEED)
+        check_whole("Batch size", self.batch_size, 1, 64)
+        check_whole("Batch count", self.batch_count, 1, 1000)
+        check_whole("Clip skip", self.clip_skip, 1, 12)
+        check_choice("Emphasis", self.emphasis, Emphasis)
+        check_whole("Prompt word wrap length limit", self.comma_backtrack, 0, 74)
         if self.checkpoint is not None:
-            _check_text("Checkpoint", self.checkpoint)
-        if self.seed is not None and self.seed + self.pictures - 1 > MAX_SEED:
-            raise RequestError(
-                f"Seed is {self.seed}; with {self.pictures} pictures it must be at most {MAX_SEED - self.pictures + 1}."
-            )
+            check_text("Checkpoint", self.checkpoint)
+        check_text("VAE", self.vae)
+        check_flag("Tiling", self.tiling)
+        for name, seed in (("Seed", self.seed), ("Variation seed", self.noise.variation_seed)):
+            if seed is not None and seed + self.pictures - 1 > MAX_SEED:
+                raise RequestError(
+                    f"{name} is {seed}; with {self.pictures} pictures it must be at most "
+                    f"{MAX_SEED - self.pictures + 1}."
+                )
+        if self.second_pass is not None:
+            if self.start is not None:
+                raise RequestError("A second pass (hires fix) begins from a first one: it cannot have a start image.")
+            self.second_pass.size(self.size)  # says what is wrong with it
 
     @property
     def pictures(self) -> int:
@@ -291,80 +560,44 @@ class GenerationRequest:
     @property
     def is_resolved(self) -> bool:
         """Whether nothing random or "default" is left."""
-        return self.seed is not None and self.checkpoint is not None and self.sampling.eta is not None
+        varied = not self.noise.variation_strength or self.noise.variation_seed is not None
+        named = self.checkpoint is not None and self.vae != AUTOMATIC_VAE and not self.styles
+        return self.seed is not None and varied and named and self.sampling.eta is not None
 
-    def resolved(self, *, checkpoint: str, sampler: str, schedule: str, eta: float) -> Self:
+    def resolved(self, *, checkpoint: str, vae: str, sampler: str, schedule: str, eta: float) -> Self:
         """This request with every "random" and "default" answered; an answer already given is kept.
 
         The names come from the registries, which know aliases and which schedule "Automatic" means.
         """
-        seed = random.randrange(RANDOM_SEED_RANGE) if self.seed is None else self.seed
         sampling = replace(self.sampling, sampler=sampler, schedule=schedule, eta=eta)
-        return replace(self, seed=seed, checkpoint=checkpoint, sampling=sampling)
+        noise = self.noise
+        if noise.variation_strength and noise.variation_seed is None:
+            noise = replace(noise, variation_seed=random.randrange(RANDOM_SEED_RANGE))
+        seed = random.randrange(RANDOM_SEED_RANGE) if self.seed is None else self.seed
+        return replace(self, seed=seed, noise=noise, checkpoint=checkpoint, vae=vae, sampling=sampling)
+
+    def seed_of(self, index: int) -> int:
+        """The seed of picture ``index``; with a variation strength all share the job's seed."""
+        assert self.seed is not None
+        return self.seed if self.noise.variation_strength else self.seed + index
+
+    def variation_seed_of(self, index: int) -> int | None:
+        """The variation seed of picture ``index``; None without a variation strength."""
+        if not self.noise.variation_strength or self.noise.variation_seed is None:
+            return None
+        return self.noise.variation_seed + index
+
+    def alone(self, index: int) -> Self:
+        """The request that makes just picture ``index`` of this one."""
+        varied = self.variation_seed_of(index)
+        noise = self.noise if varied is None else replace(self.noise, variation_seed=varied)
+        return replace(self, seed=self.seed_of(index), noise=noise, batch_size=1, batch_count=1)
 
     def to_dict(self) -> dict[str, Any]:
         """A plain JSON-ready dictionary with every field spelled out.  ``from_dict`` takes it back."""
-        return typing.cast(dict[str, Any], _plain(self))
+        return typing.cast(dict[str, Any], plain(self))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build from plain values; absent fields take their defaults, unknown ones are an error that names them."""
-        return typing.cast(Self, _build(cls, data, "request"))
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, StrEnum):
-        return value.value
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
-
-
-def _build(kind: Any, data: Any, where: str) -> Any:
-    """``data`` as an instance of ``kind``, which is one of the annotations used in this module."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if data is None and type(None) in arguments:
-            return None
-        return _build(next(a for a in arguments if a is not type(None)), data, where)
-    if origin is tuple:
-        if not isinstance(data, list | tuple):
-            raise RequestError(f"{where} must be a list.")
-        return tuple(_build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(data))
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _build_record(kind, data, where)
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        if data not in [member.value for member in kind]:
-            allowed = ", ".join(f'"{member.value}"' for member in kind)
-            raise RequestError(f"{where} is {_shown(data)}; it must be one of {allowed}.")
-        return kind(data)
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(data, Mapping):
-            raise RequestError(f"{where} must be an object.")
-        return dict(data)
-    if kind is float and isinstance(data, int) and not isinstance(data, bool) and abs(data) < 2**53:
-        return float(data)
-    return data
-
-
-def _build_record(kind: type, data: Any, where: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise RequestError(f"{where} must be an object with named fields.")
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
-    unknown = [name for name in data if name not in known]
-    if unknown:
-        names = ", ".join(map(_shown, unknown[:5])) + (", …" if len(unknown) > 5 else "")
-        raise RequestError(f"{where} has unknown fields {names}; known are {', '.join(known)}.")
-    missing = [
-        name
-        for name, f in known.items()
-        if name not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise RequestError(f"{where} lacks {', '.join(missing)}.")
-    return kind(**{name: _build(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+        return typing.cast(Self, build(cls, data, "request"))

@@ -73,7 +73,7 @@ def ours(model: Model, sampler_name: str, schedule: Schedule | None = None, step
     sampler = PLUGINS.samplers[sampler_name]
     schedule = schedule or resolve_schedule(sampler, "Uniform", PLUGINS.schedules.values())
     request = tiny_request(prompt="a red square", negative_prompt="blurry", seed=SEED, steps=steps).resolved(
-        checkpoint="tiny", sampler=sampler.name, schedule=schedule.name, eta=sampler.default_eta or 0.0
+        checkpoint="tiny", vae="None", sampler=sampler.name, schedule=schedule.name, eta=sampler.default_eta or 0.0
     )
     with torch.inference_mode():
         told = list(run_group(request, prepare(request, model, sampler, schedule), None, (0,)))

@@ -71,7 +71,7 @@ def setup_for(request: GenerationRequest, model: Model) -> tuple[GenerationReque
     sampler = PLUGINS.samplers[request.sampling.sampler]
     schedule = resolve_schedule(sampler, request.sampling.schedule, PLUGINS.schedules.values())
     request = request.resolved(
-        checkpoint="tiny", sampler=sampler.name, schedule=schedule.name, eta=sampler.default_eta or 0.0
+        checkpoint="tiny", vae="None", sampler=sampler.name, schedule=schedule.name, eta=sampler.default_eta or 0.0
     )
     return request, prepare(request, model, sampler, schedule)
 

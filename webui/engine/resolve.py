@@ -13,7 +13,7 @@ from webui.metadata import infotext
 from webui.metadata.infotext import Infotext, ReadBack
 from webui.plugins.manager import Plugins
 from webui.prompt.extra_networks import extract
-from webui.request import GenerationRequest
+from webui.request import AUTOMATIC_VAE, BUILT_IN_VAE, GenerationRequest
 from webui.samplers import find_sampler
 
 
@@ -34,10 +34,17 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
     eta = request.sampling.eta
     return request.resolved(
         checkpoint=library.find(request.checkpoint).name,
+        vae=_vae(request.vae, library),
         sampler=sampler.name,
         schedule=schedule.name,
         eta=(sampler.default_eta or 0.0) if eta is None else eta,
     )
+
+
+def _vae(wanted: str, library: Library) -> str:
+    if wanted in (AUTOMATIC_VAE, BUILT_IN_VAE):
+        return BUILT_IN_VAE
+    return library.find(wanted, "vae").name
 
 
 def read_back(parsed: Infotext, plugins: Plugins) -> ReadBack:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from webui.errors import MetadataError, RequestError
-from webui.request import GenerationRequest
+from webui.request import BUILT_IN_VAE, GenerationRequest
 from webui.result import Environment, ModelFile, Plugin
 
 FORMAT = 1
@@ -59,7 +59,8 @@ class Recipe:
             if data["format"] != FORMAT:
                 raise MetadataError(f"The recipe has format {data['format']}; this version reads format {FORMAT}.")
             recipe = cls(
-                request=GenerationRequest.from_dict(data["request"]),
+                # recipes from before there was a choice of VAE mean the checkpoint's own
+                request=GenerationRequest.from_dict({"vae": BUILT_IN_VAE, **data["request"]}),
                 index=_whole(data["index"], 0),
                 models=tuple(ModelFile(**_texts(model)) for model in data["models"]),
                 inputs=tuple(_text(digest) for digest in data["inputs"]),
@@ -86,8 +87,7 @@ class Recipe:
 
 def request_of_one(recipe: Recipe) -> GenerationRequest:
     """The request that makes just the recipe's picture: its own seed, a batch of one."""
-    assert recipe.request.seed is not None
-    return replace(recipe.request, seed=recipe.request.seed + recipe.index, batch_size=1, batch_count=1)
+    return recipe.request.alone(recipe.index)
 
 
 def input_digests(request: GenerationRequest) -> tuple[str, ...]:
