@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from webui.samplers import Sampler
     from webui.training.kinds import TrainingKind
     from webui.ui.tabs import Tab
+    from webui.upscalers import Upscaler
 
 PROJECT = "webui"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -71,6 +72,14 @@ class Hooks:
     @hookspec
     def register_preprocessors(self) -> Sequence[Preprocessor]:
         """Return preprocessors, which turn a picture into a control picture when a conditioning module asks for it.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_upscalers(self) -> Sequence[Upscaler]:
+        """Return upscalers, which make a picture or a latent larger for the second pass and for Extras.
 
         Server and worker, once at start.  Raising registers nothing.
         """

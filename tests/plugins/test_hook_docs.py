@@ -34,6 +34,7 @@ from webui.result import Pixels
 from webui.training.moments import Exported
 from webui.training.request import Data, TrainingRequest
 from webui.training.session import Place, teach
+from webui.upscalers import find_upscaler, upscaled
 
 FOLDER = Path(__file__).resolve().parents[2] / "extensions"
 README = (FOLDER / "README.md").read_text("utf-8")
@@ -235,6 +236,17 @@ def test_hook_register_preprocessors(app: App, plain_pixels: Pixels) -> None:
     assert {plugin.name for plugin in done.recipe.plugins} == {"asks", "register_preprocessors"}
     wrong = app.make(modules=[{"name": "Asks", "options": {**options, "preprocessor": "Brightnes steps"}}])
     assert 'did you mean "Brightness steps"?' in wrong.ending.data["error"]
+
+
+def test_hook_register_upscalers(app: App) -> None:
+    install(app, "register_upscalers")
+    upscaler = find_upscaler("scale2x", app.engine.upscalers())
+    corner = np.zeros((8, 8, 3), np.uint8)
+    corner[4:, 4:] = 255
+    large = upscaled(corner, 16, 16, upscaler)
+    assert large.shape == (16, 16, 3)
+    assert large[9, 9].tolist() == [255, 255, 255] and large[8, 8].tolist() == [0, 0, 0], "the corner is rounded"
+    assert app.runner.plugins.upscalers["Scale2x"].scale == 2
 
 
 def test_hook_register_training_kinds(app: App, tmp_path: Path) -> None:

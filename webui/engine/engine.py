@@ -39,6 +39,7 @@ from webui.request import GenerationRequest
 from webui.samplers import Sampler
 from webui.settings import Settings
 from webui.training.kinds import TrainingKind
+from webui.upscalers import Upscaler
 
 log = logging.getLogger(__name__)
 
@@ -258,6 +259,10 @@ class Engine:
     def schedules(self) -> list[Schedule]:
         """Every schedule, in the order of registration."""
         return list(self.plugins.schedules.values())
+
+    def upscalers(self) -> list[Upscaler]:
+        """Every upscaler: of latents, then of pictures."""
+        return sorted(self.plugins.upscalers.values(), key=lambda upscaler: not upscaler.is_latent)
 
     def problems(self) -> list[str]:
         """Sentences about extensions that were left out or failed."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from webui.samplers import Sampler
     from webui.training.kinds import TrainingKind
     from webui.ui.tabs import Tab
+    from webui.upscalers import Upscaler
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ DROP_IN_PACKAGES = (
     "webui.families",
     "webui.conditioning",
     "webui.preprocessors",
+    "webui.upscalers",
     "webui.training.kinds",
 )
 BUILT_IN_MODULES = ("webui.diffusion.schedules",)
@@ -66,6 +68,7 @@ PARTS = {
     "register_model_families": ("name", "detect", "native_size", "build"),
     "register_conditioning_modules": ("name", "options", "prepare"),
     "register_preprocessors": ("name", "run"),
+    "register_upscalers": ("name", "scale", "enlarge", "resize_latent"),
     "register_training_kinds": ("name", "label", "summary", "folder", "options", "begin"),
     "register_ui_tabs": ("id", "label", "order", "build"),
 }
@@ -128,6 +131,11 @@ class Plugins:
     def preprocessors(self) -> dict[str, Preprocessor]:
         """Registered preprocessors by name."""
         return self.registered("register_preprocessors")
+
+    @cached_property
+    def upscalers(self) -> dict[str, Upscaler]:
+        """Registered upscalers by name; those made of model files are not among them (``webui.upscalers.files``)."""
+        return self.registered("register_upscalers")
 
     @cached_property
     def training_kinds(self) -> dict[str, TrainingKind]:
