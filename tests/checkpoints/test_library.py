@@ -49,7 +49,7 @@ def names(library: Library, kind: str = "checkpoint") -> list[str]:
 
 def test_everything_in_an_automatic1111_folder_is_found(library: Library) -> None:
     assert names(library) == ["anime/best mix.v2", "old", "v1-5"]
-    assert names(library, "vae") == ["mse"]
+    assert names(library, "vae") == ["ema.vae", "mse", "v1-5.vae"]
     assert names(library, "lora") == ["other", "style"]
     assert names(library, "controlnet") == ["canny"]
     assert names(library, "upscaler") == ["2x", "4x"]
@@ -173,3 +173,46 @@ def test_two_tables_on_one_file_agree(tmp_path: Path) -> None:
     assert HashCache(tmp_path / "t").known()[str(file.resolve())][2] == hashlib.sha256(b"one").hexdigest()
     with sqlite3.connect(tmp_path / "t") as database:
         assert database.execute("SELECT count(*) FROM hashes").fetchone() == (1,)
+
+
+def vae_of(library: Library, checkpoint: str, wanted: str = "Automatic") -> str | None:
+    found = library.vae_for(library.find(checkpoint), wanted)
+    return found and found.name
+
+
+def test_the_automatic_vae_is_the_one_named_like_the_checkpoint(root: Path, library: Library) -> None:
+    assert vae_of(library, "v1-5") == "v1-5.vae"
+    assert vae_of(library, "v1-5", "None") is None and vae_of(library, "v1-5", "auto") == "v1-5.vae"
+    assert vae_of(library, "best mix.v2") is None and vae_of(library, "old") is None
+    for name in ("VAE/old10.vae.pt", "VAE/old9.safetensors", "Stable-diffusion/anime/best mix.v2.vae.ckpt"):
+        (root / name).write_bytes(b"x")
+    library.refresh("vae")
+    assert vae_of(library, "old") == "old9"  # the first in natural order that begins so
+    assert vae_of(library, "best mix.v2") == "anime/best mix.v2.vae"
+    assert names(library) == ["anime/best mix.v2", "old", "v1-5"]
+
+
+@pytest.mark.parametrize("wanted", ["mse", "mse.safetensors", "ema.vae.pt", "EMA.vae"])
+def test_a_vae_is_chosen_by_name(library: Library, wanted: str) -> None:
+    assert vae_of(library, "v1-5", wanted) == ("mse" if "mse" in wanted else "ema.vae")
+    with pytest.raises(RequestError, match='no VAE named "mze"; did you mean "mse"'):
+        vae_of(library, "v1-5", "mze")
+
+
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        ('{"vae": "mse.safetensors", "notes": ""}', "mse"),
+        ('{"vae": "None"}', None),
+        ('{"vae": "Automatic"}', "v1-5.vae"),
+        ('{"vae": "gone.pt"}', "v1-5.vae"),
+        ('{"vae": 3}', "v1-5.vae"),
+        ("[" * 100_000, "v1-5.vae"),
+        ("no JSON", "v1-5.vae"),
+    ],
+)
+def test_a_persons_notes_on_the_checkpoint_come_first(
+    root: Path, library: Library, notes: str, expected: str | None
+) -> None:
+    (root / "Stable-diffusion/v1-5.json").write_text(notes)
+    assert vae_of(library, "v1-5") == expected

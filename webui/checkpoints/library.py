@@ -6,7 +6,9 @@ never file contents, so that ten thousand files cost milliseconds.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,18 +21,26 @@ from webui.errors import NotFoundError, unknown_name
 
 FOLDERS = {
     "checkpoint": ("Stable-diffusion",),
-    "vae": ("VAE",),
+    "vae": ("VAE", "Stable-diffusion"),
     "clip": ("CLIP",),
     "lora": ("Lora", "LyCORIS"),
     "controlnet": ("ControlNet",),
     "upscaler": ("ESRGAN", "RealESRGAN", "SwinIR", "DAT"),
     "embedding": ("embeddings", "../embeddings"),
 }
-"""Kind of model by sub-folder of the models folder (AUTOMATIC1111 keeps ``embeddings`` beside it)."""
+"""Kind of model by sub-folder of the models folder (AUTOMATIC1111 keeps ``embeddings`` beside it).
+
+A VAE lies in its folder, or, with ``.vae.`` in its name, beside the checkpoints.
+"""
 _SPOKEN = {"lora": "LoRA", "vae": "VAE"}
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 STARTER = "starter"
 """File stem of the embedded model: the default only when no other checkpoint is there."""
+AUTOMATIC = "Automatic"
+"""The choice of a VAE that leaves it to the files; the other word that names no file is NONE."""
+NONE = "None"
+_MAX_NOTES = 1024 * 1024
+"""Largest file of a person's notes on a model that is read, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +116,26 @@ class Library:
             if entry.sha256 and len(short) >= 8 and entry.sha256.startswith(short):
                 return entry
         for entry in entries:
-            if Path(entry.name).name.casefold() in keys:
+            if {Path(entry.name).name.casefold(), entry.path.name.casefold()} & keys:
                 return entry
         raise unknown_name(_SPOKEN.get(kind, kind), wanted, (entry.name for entry in entries))
+
+    def vae_for(self, checkpoint: ModelEntry, wanted: str = AUTOMATIC) -> ModelEntry | None:
+        """The VAE file to use with a checkpoint instead of its own VAE; None means its own.
+
+        "Automatic" asks, as AUTOMATIC1111 does (``modules/sd_vae.py``), first the person's notes on the checkpoint (the
+        "vae" in the ``.json`` of its name), then takes the first VAE file whose name begins with the checkpoint's.
+        Raises RequestError for a VAE that is named and not there.
+        """
+        if wanted.casefold() not in ("", "auto", AUTOMATIC.casefold()):
+            return None if wanted == NONE else self.find(wanted, "vae")
+        noted = _noted_vae(checkpoint.path)
+        if noted == NONE:
+            return None
+        files = sorted(self.entries("vae"), key=lambda entry: _natural(entry.path.name))
+        named = [entry for entry in files if noted in (entry.path.name, entry.name)]
+        near = (entry for entry in files if entry.path.name.startswith(checkpoint.path.stem))
+        return next(chain(named, near), None)
 
     def knows_sha256(self, sha256: str, kind: str = "checkpoint") -> bool:
         """Whether a file whose SHA-256 begins so was hashed already."""
@@ -147,13 +174,29 @@ class Library:
     def _scan(self, kind: str, known: dict[str, tuple[int, int, str]]) -> list[ModelEntry]:
         entries = []
         for folder in FOLDERS[kind]:
-            for found in _walk(str(self.root / folder)):
+            for found in filter(_belongs_to(kind, folder), _walk(str(self.root / folder))):
                 size, mtime_ns = found.stat.st_size, found.stat.st_mtime_ns
                 remembered = known.get(found.real)
                 digest = remembered[2] if remembered and remembered[:2] == (size, mtime_ns) else None
                 entries.append(ModelEntry(kind, found.name, Path(found.path), size, mtime_ns, digest))
         # Of two files with one name, the one that can be used comes first and is found by it.
         return sorted(entries, key=lambda entry: (entry.name.casefold(), not str(entry.path).endswith(".safetensors")))
+
+
+def _noted_vae(checkpoint: Path) -> str:
+    """The VAE that a person noted for a checkpoint in the ``.json`` beside it, "" when there is none."""
+    try:
+        with checkpoint.with_suffix(".json").open("rb") as file:
+            notes = json.loads(file.read(_MAX_NOTES))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    vae = notes.get("vae") if isinstance(notes, dict) else None
+    return vae if isinstance(vae, str) and vae != AUTOMATIC else ""
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key by which numbers in names are ordered as numbers."""
+    return [(int(part[:18]), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name.lower())]
 
 
 @dataclass(frozen=True)
@@ -164,6 +207,20 @@ class _Found:
     real: str
     name: str
     stat: os.stat_result
+
+    @property
+    def is_vae(self) -> bool:
+        """Whether it is a VAE by its name, as ``model.vae.pt`` is."""
+        return f"{self.name}.".rpartition("/")[2].lower().endswith(".vae.")
+
+
+def _belongs_to(kind: str, folder: str) -> Callable[[_Found], bool]:
+    """Which files of a folder are of a kind: one called ``model.vae.pt`` is a VAE wherever it lies."""
+    if kind != "vae":
+        return lambda found: not found.is_vae
+    if folder in FOLDERS["checkpoint"]:
+        return lambda found: found.is_vae
+    return lambda found: True
 
 
 def _walk(folder: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[_Found]:
@@ -184,7 +241,7 @@ def _walk(folder: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator
         try:
             if entry.is_dir():
                 yield from _walk(entry.path, f"{below}{entry.name}/", (*above, real))
-            elif entry.name.lower().endswith(SUFFIXES) and ".vae." not in entry.name and entry.is_file():
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
                 target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{entry.name}"
                 yield _Found(entry.path, target, below + entry.name.rpartition(".")[0], entry.stat())
         except OSError:

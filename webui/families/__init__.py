@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from webui.checkpoints import keys
 from webui.errors import CheckpointError
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from webui.checkpoints.formats import Header, SafetensorsFile
     from webui.device import Compute
     from webui.model import Model
+
+Network = TypeVar("Network", bound="nn.Module")
 
 
 class ModelFamily(Protocol):
@@ -45,3 +51,35 @@ def load(file: SafetensorsFile, families: Mapping[str, ModelFamily], compute: Co
         f"{file.path.name} is no checkpoint of a known family ({', '.join(families)}); "
         "a LoRA, VAE or ControlNet file belongs into its own folder."
     )
+
+
+def fill(
+    network: Network,
+    file: SafetensorsFile,
+    names: Mapping[str, str],
+    shapes: keys.Shapes,
+    dtype: torch.dtype,
+    compute: Compute,
+) -> Network:
+    """The network, built on the meta device, with the file's tensors as its parameters, for inference.
+
+    ``names`` are the file's names and ``shapes`` the shapes by the network's own ones; a stored shape may lack what
+    follows in ones.  Raises CheckpointError with a report of the names that do not fit.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    keys.require(keys.compare(shapes, wanted), file.path.name)
+    stored = {names[name]: name for name in wanted}
+    _require_floats(file, stored)
+    loaded = file.load("", dtype, compute.device, lambda name: name in stored)
+    tensors = {stored[name]: tensor.view(wanted[stored[name]]) for name, tensor in loaded.items()}
+    network.load_state_dict(tensors, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _require_floats(file: SafetensorsFile, names: Mapping[str, object]) -> None:
+    """Raise CheckpointError when a weight is stored as whole numbers (a quantised file of some other program)."""
+    for name, info in file.header.tensors.items():
+        if name in names and "F" not in info.dtype:
+            raise CheckpointError(
+                f"{file.path.name} stores the weight {name} as {info.dtype}; weights must be floating-point numbers."
+            )

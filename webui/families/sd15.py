@@ -7,24 +7,23 @@ group counts leave no trace in the shapes; a file may state them in its metadata
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from webui.checkpoints import keys
 from webui.errors import CheckpointError
+from webui.families import Network, fill
 from webui.hooks import hookimpl
 from webui.request import MAX_SIDE
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from webui.checkpoints.formats import Header, SafetensorsFile
     from webui.device import Compute
     from webui.model import Model
 
-Network = TypeVar("Network", bound="nn.Module")
 CONFIG_KEY = "starter.config"
 SCALE_FACTOR = 0.18215
 LATENT_RGB = (
@@ -69,7 +68,7 @@ class StableDiffusion1:
         from webui.prompt.tokenizer import Tokenizer
 
         config = checked_config(file)
-        unet, vae, text = (_part(config, name) for name in ("unet", "vae", "text"))
+        unet, vae, text = (part(config, name) for name in ("unet", "vae", "text"))
         text_shapes = _text_shapes(file.header)
         table = NoiseTable.scaled_linear()
         names = file.header.tensors
@@ -81,9 +80,9 @@ class StableDiffusion1:
                 AutoencoderKL(VAEConfig.from_shapes(file.header.shapes(keys.VAE_PREFIX), vae.get("norm_groups"))),
                 ClipTextEncoder(ClipTextConfig.from_shapes(text_shapes, text.get("heads"))),
             )  # fmt: skip
-        loaded_unet = _fill(networks[0], file, keys.UNET_PREFIX, compute.dtype, compute)
-        loaded_vae = _fill(networks[1], file, keys.VAE_PREFIX, compute.vae_dtype, compute)
-        loaded_text = _fill(networks[2], file, keys.CLIP_PREFIX, compute.dtype, compute)
+        loaded_unet = _filled(networks[0], file, keys.UNET_PREFIX, compute.dtype, compute)
+        loaded_vae = _filled(networks[1], file, keys.VAE_PREFIX, compute.vae_dtype, compute)
+        loaded_text = _filled(networks[2], file, keys.CLIP_PREFIX, compute.dtype, compute)
         if compute.device.type == "cpu":
             for convolutional in (loaded_unet, loaded_vae):
                 arrange(convolutional)
@@ -118,8 +117,8 @@ def _config(header: Header) -> dict[str, Any]:
 def checked_config(file: SafetensorsFile) -> dict[str, Any]:
     """The file's own statement, its numbers checked.  Raises CheckpointError."""
     config = _config(file.header)
-    counts = [_part(config, "unet").get("num_heads"), _part(config, "text").get("heads")]
-    counts += [_part(config, name).get("norm_groups") for name in ("unet", "vae")]
+    counts = [part(config, "unet").get("num_heads"), part(config, "text").get("heads")]
+    counts += [part(config, name).get("norm_groups") for name in ("unet", "vae")]
     scale, colours = config.get("scale_factor", SCALE_FACTOR), config.get("latent_rgb", {"matrix": LATENT_RGB})
     sound = (
         all(count is None or (type(count) is int and 0 < count <= 1024) for count in counts)
@@ -145,9 +144,10 @@ def _are_numbers(values: Any, length: int) -> bool:
     )
 
 
-def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = config.get(name, {})
-    return part if isinstance(part, Mapping) else {}
+def part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What a file states about one of its networks, empty when it states nothing."""
+    stated = config.get(name, {})
+    return stated if isinstance(stated, Mapping) else {}
 
 
 def _is_v(header: Header, config: Mapping[str, Any]) -> bool:
@@ -165,25 +165,12 @@ def _text_name(name: str) -> str:
     return name if name.startswith("text_model.") else f"text_model.{name}"
 
 
-def _fill(network: Network, file: SafetensorsFile, prefix: str, dtype: torch.dtype, compute: Compute) -> Network:
-    """The network, built on the meta device, with the file's tensors below ``prefix`` as its parameters."""
+def _filled(network: Network, file: SafetensorsFile, prefix: str, dtype: torch.dtype, compute: Compute) -> Network:
+    """The network with the file's tensors below ``prefix`` as its parameters."""
     rename = _text_name if prefix == keys.CLIP_PREFIX else str
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {rename(name): shape for name, shape in file.header.shapes(prefix).items()}
-    keys.require(keys.compare(found, wanted), file.path.name)
-    _require_floats(file, prefix, lambda name: rename(name) in wanted)
-    loaded = file.load(prefix, dtype, compute.device, lambda name: rename(name) in wanted)
-    network.load_state_dict({rename(name): tensor for name, tensor in loaded.items()}, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def _require_floats(file: SafetensorsFile, prefix: str, wanted: Callable[[str], bool]) -> None:
-    """Raise CheckpointError when a weight is stored as whole numbers (a quantised file of some other program)."""
-    for name, info in file.header.tensors.items():
-        if name.startswith(prefix) and wanted(name[len(prefix) :]) and "F" not in info.dtype:
-            raise CheckpointError(
-                f"{file.path.name} stores the weight {name} as {info.dtype}; weights must be floating-point numbers."
-            )
+    found = file.header.shapes(prefix)
+    names = {rename(name): prefix + name for name in found}
+    return fill(network, file, names, {rename(name): shape for name, shape in found.items()}, dtype, compute)
 
 
 @hookimpl
