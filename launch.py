@@ -36,6 +36,7 @@ if version_problem(*sys.version_info[:2]):
     sys.exit(version_problem(*sys.version_info[:2]))
 
 OLDEST_TORCH = (2, 6)
+ALONE = ("spandrel",)  # asks for a torchvision that may not fit this torch, and needs none (networks/restoration.py)
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -163,8 +164,10 @@ def set_up(venv: Path, torch_index: str) -> None:
         torch = installed_torch(python)
     say(f"Installing the packages of requirements.lock into {venv}: once, some minutes")
     requirements = venv / "requirements.txt"
-    requirements.write_text(with_torch(lock, torch), encoding="utf-8")
+    together, alone = split_lock(with_torch(lock, torch))
+    requirements.write_text(together, encoding="utf-8")
     pip(python, "install", "--requirement", str(requirements))
+    pip(python, "install", "--no-deps", *alone)
     write_stamp(venv, torch_index, lock)
     say("Set-up complete")
 
@@ -207,6 +210,13 @@ def keeps_torch(version: str) -> bool:
     """Whether a torch of this version may stay: not older than pyproject.toml asks."""
     major, minor = version.split(".")[:2]
     return (int(major), int(minor)) >= OLDEST_TORCH
+
+
+def split_lock(lock: str) -> tuple[str, list[str]]:
+    """The lock without the packages that are installed without what they ask for, and those packages."""
+    lines = lock.splitlines()
+    alone = [line for line in lines if line.split("==")[0] in ALONE]
+    return "\n".join(line for line in lines if line not in alone) + "\n", alone
 
 
 def with_torch(lock: str, torch: str) -> str:

@@ -134,8 +134,13 @@ def test_a_first_start_installs_the_lock_and_stamps_last(
         launch, "pip", lambda python, *arguments: calls.append([*arguments, launch.read_stamp(venv)[1]])
     )
     launch.set_up(venv, "")
-    assert calls[-1] == ["install", "--requirement", str(venv / "requirements.txt"), ""]
-    assert (venv / "requirements.txt").read_text("utf-8") == launch.read_lock()
+    lock = launch.read_lock()
+    (alone,) = re.findall(r"^spandrel==.*$", lock, flags=re.MULTILINE)
+    assert calls[-2:] == [
+        ["install", "--requirement", str(venv / "requirements.txt"), ""],
+        ["install", "--no-deps", alone, ""],
+    ]
+    assert (venv / "requirements.txt").read_text("utf-8") == lock.replace(f"{alone}\n", "")
     assert launch.is_set_up(venv, "")
 
 
@@ -151,7 +156,7 @@ def test_a_torch_in_range_is_kept(
     lines = (venv / "requirements.txt").read_text("utf-8").splitlines()
     torch = next(line for line in lines if line.startswith("torch=="))
     assert (torch == f"torch=={version}") is kept
-    assert len(lines) == len(launch.read_lock().splitlines())
+    assert len(lines) == len(launch.read_lock().splitlines()) - len(launch.ALONE)
     assert not any("uninstall" in call for call in calls)
 
 
@@ -238,7 +243,11 @@ def test_the_lock_holds_what_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     text = launch.read_lock() + launch.read_lock("requirements-test.lock")
     locked = {name.lower(): version for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, flags=re.MULTILINE)}
-    for line in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+    for line in [
+        *project["dependencies"],
+        *project["optional-dependencies"]["test"],
+        *project["optional-dependencies"]["upscalers"],
+    ]:
         wanted = Requirement(line)
         assert wanted.specifier.contains(locked[wanted.name.lower()]), (
             f"{line}: locked is {locked[wanted.name.lower()]}"

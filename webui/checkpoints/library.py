@@ -25,7 +25,8 @@ FOLDERS = {
     "clip": ("CLIP",),
     "lora": ("Lora", "LyCORIS"),
     "controlnet": ("ControlNet",),
-    "upscaler": ("ESRGAN", "RealESRGAN", "SwinIR", "DAT"),
+    "upscaler": ("ESRGAN", "RealESRGAN", "SwinIR", "DAT", "HAT", "ScuNET"),
+    "face": ("GFPGAN", "Codeformer", "face"),
     "embedding": ("embeddings", "../embeddings"),
 }
 """Kind of model by sub-folder of the models folder (AUTOMATIC1111 keeps ``embeddings`` beside it).

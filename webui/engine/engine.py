@@ -40,6 +40,7 @@ from webui.samplers import Sampler
 from webui.settings import Settings
 from webui.training.kinds import TrainingKind
 from webui.upscalers import Upscaler
+from webui.upscalers.files import all_upscalers
 
 log = logging.getLogger(__name__)
 
@@ -261,8 +262,8 @@ class Engine:
         return list(self.plugins.schedules.values())
 
     def upscalers(self) -> list[Upscaler]:
-        """Every upscaler: of latents, then of pictures."""
-        return sorted(self.plugins.upscalers.values(), key=lambda upscaler: not upscaler.is_latent)
+        """Every upscaler: of latents, those without weights, then one for each model file."""
+        return all_upscalers(self.plugins.upscalers.values(), self.library.entries("upscaler"), None)
 
     def problems(self) -> list[str]:
         """Sentences about extensions that were left out or failed."""
