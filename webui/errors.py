@@ -37,7 +37,7 @@ class CheckpointError(WebUIError):
 
 
 class UnsafeFileError(CheckpointError):
-    """A file that could run code when read (a pickle), refused before a byte of it is interpreted."""
+    """A file that asks for more than weights (a call, a program), refused; nothing of it was run."""
 
 
 class PictureError(WebUIError):

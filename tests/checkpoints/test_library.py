@@ -94,19 +94,21 @@ def test_the_default_is_anything_before_the_embedded_model(tmp_path: Path) -> No
     folder = tmp_path / "models" / "Stable-diffusion"
     folder.mkdir(parents=True)
     library = Library(tmp_path / "models", HashCache(tmp_path / "hashes"))
-    with pytest.raises(NotFoundError, match=r"no model; put a \.safetensors checkpoint into .*Stable-diffusion"):
+    with pytest.raises(NotFoundError, match=r"no model; put a checkpoint \(\.safetensors or \.ckpt\) into .*Stable"):
         library.default_checkpoint()
-    (folder / "zzz.ckpt").write_bytes(b"a pickle cannot be used")
     (folder / "starter.safetensors").write_bytes(b"1")
     library.refresh()
     assert library.default_checkpoint().name == "starter"
+    (folder / "zzz.ckpt").write_bytes(b"2")
+    library.refresh()
+    assert library.default_checkpoint().name == "zzz"
     (folder / "zebra.safetensors").write_bytes(b"2")
     library.refresh()
     assert library.default_checkpoint().name == "zebra"
     assert library.find(None).name == "zebra"
 
 
-def test_of_two_files_with_one_name_the_usable_one_is_found(root: Path, library: Library) -> None:
+def test_of_two_files_with_one_name_the_safetensors_is_found(root: Path, library: Library) -> None:
     for suffix in (".ckpt", ".safetensors", ".pt"):
         (root / f"Stable-diffusion/twin{suffix}").write_bytes(b"x")
     assert library.find("twin").path.suffix == ".safetensors"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from webui.conditioning import embedding
 from webui.conditioning.text import encode
-from webui.errors import CheckpointError, UnsafeFileError
+from webui.errors import CheckpointError
 from webui.model import Model
 from webui.networks.clip import ClipTextConfig, ClipTextEncoder
 from webui.prompt.chunks import Word, chunks, count_tokens, words_in
@@ -130,10 +130,10 @@ def test_files_that_are_no_embeddings_are_named(
         embedding.words(["ink"], tokenizer, {"ink": path})
 
 
-def test_too_many_vectors_and_pickles_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_too_many_vectors_and_damaged_files_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="at most 75"):
         embedding.words(["ink"], tokenizer, {"ink": save(tmp_path / "ink.safetensors", shape=(76, 32))})
     (tmp_path / "ink.pt").write_bytes(b"anything")
-    with pytest.raises(UnsafeFileError, match=r"ink\.pt is a pickle file"):
+    with pytest.raises(CheckpointError, match=r"ink\.pt is no file that torch saved"):
         embedding.words(["ink"], tokenizer, {"ink": tmp_path / "ink.pt"})
     assert embedding.words(["nothing"], tokenizer, {"ink": tmp_path / "ink.pt"}) == ()

@@ -75,6 +75,21 @@ def test_training_state_beside_the_weights_is_ignored(tmp_path: Path, weights: d
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_ckpt_of_the_same_weights_is_the_same_model(
+    tmp_path: Path, weights: dict[str, Tensor], as_zip: bool, wrapped: bool
+) -> None:
+    others = {"model_ema.diffusion_modelinput_blocks00weight": torch.full((3,), torch.nan), "betas": torch.ones(9)}
+    data = {"starter.config": json.dumps(CONFIG), **({"state_dict": weights} if wrapped else weights), "global_step": 3}
+    if wrapped:
+        data["state_dict"] = {**weights, **others}
+    path = tmp_path / "x.ckpt"
+    torch.save(data, path, _use_new_zipfile_serialization=as_zip)
+    ours, theirs = state(load(path)), state(load(write_checkpoint(tmp_path / "x.safetensors", weights)))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_a_text_encoder_without_its_first_level_loads(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     prefix = "cond_stage_model.transformer."
     flat = {name.replace(f"{prefix}text_model.", prefix): tensor for name, tensor in weights.items()}

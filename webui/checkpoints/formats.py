@@ -1,7 +1,9 @@
-"""A safetensors file: its header checked before a byte is trusted, its tensors read straight to the wanted dtype.
+"""Model files of every form: a header checked before a byte is trusted, tensors read straight to the wanted dtype.
 
-Format (huggingface/safetensors, README.md): 8 bytes little-endian header length, a JSON header, then tensor bytes.
-Torch is imported only when a tensor is read, so that the server process can look at headers without it.
+safetensors (huggingface/safetensors, README.md): 8 bytes little-endian header length, a JSON header, tensor bytes.
+What ``torch.save`` writes (.ckpt, .pt, .pth, .bin) is followed by ``pickles``, which runs nothing of it, and gets the
+same kind of header.  Torch is imported only when a tensor is read, so that the server process can look at headers
+without it.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from webui.errors import CheckpointError, NotFoundError, UnsafeFileError
+from webui.checkpoints import pickles
+from webui.checkpoints.pickles import Placeholder, Saved, StoredTensor
+from webui.errors import CheckpointError, NotFoundError
 
 if TYPE_CHECKING:
     import torch
@@ -37,21 +42,36 @@ TORCH_NAMES = {
 PIECE_BYTES = 8 * 1024 * 1024
 """So much of a tensor is read and converted at a time."""
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+WRAPPERS = ("state_dict", "params_ema", "params", "model", "module", "net")
+"""Names under which programs put the weights beside other things, in the order in which they are looked for."""
+MAX_VALUES = 500_000
+"""So many values of a pickle are looked at; a few lists that hold each other many times could stand for any number."""
+MAX_DEPTH = 8
+MAX_SHARED = 4
+"""Tensors may use the same bytes of a file; in all they have at most so many times the file's size."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor as the header describes it: dtype name, shape, and its byte range after the header."""
+    """One tensor as the header describes it: dtype name, shape, and its byte range after the header.
+
+    ``strides``, counted in numbers, are given where these do not lie one after the other.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
     end: int
+    strides: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Header:
-    """Names, shapes and metadata of a file: all that is needed to recognise it."""
+    """Names, shapes and metadata of a file: all that is needed to recognise it.
+
+    Of a pickle, a name is the path of keys to the tensor, with dots between, below the wrapper around the weights; the
+    metadata are its plain values at the top, those that are no texts as JSON.
+    """
 
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
@@ -62,36 +82,22 @@ class Header:
         return {name[len(prefix) :]: info.shape for name, info in self.tensors.items() if name.startswith(prefix)}
 
 
-def refuse_pickle(path: Path) -> None:
-    """Raise UnsafeFileError for a file that is a pickle by name or by its first bytes."""
-    if path.suffix.lower() in PICKLE_SUFFIXES or _starts_like_pickle(path):
-        raise UnsafeFileError(
-            f"{path.name} is a pickle file, which can run any program when it is opened, so it was not opened. "
-            "Use the .safetensors form of the same model; most model pages offer it beside the .ckpt."
-        )
+def read_header(path: Path) -> Header:
+    """The checked header of a model file, whose form is known by its first bytes.
 
-
-def _starts_like_pickle(path: Path) -> bool:
-    """Whether the first bytes are those of a pickle (protocol 2 to 5) or of a zip, the two forms that torch saves.
-
-    A header's length may begin with the same bytes; but then the header follows, which begins with a brace.
+    Raises CheckpointError when the file is damaged or lies about itself (lengths, overlaps, unknown dtypes),
+    UnsafeFileError when it is a pickle that asks for more than tensors and plain values, NotFoundError when it is not
+    there.
     """
     try:
         with path.open("rb") as file:
-            start = file.read(9)
-    except OSError:
-        return False  # the caller opens it, too, and says why it cannot
-    return start[8:] != b"{" and (start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5"))
-
-
-def read_header(path: Path) -> Header:
-    """The checked header of a safetensors file.
-
-    Raises CheckpointError when the file is damaged or lies about itself (lengths, overlaps, unknown dtypes),
-    UnsafeFileError when it is a pickle, NotFoundError when it is not there.
-    """
-    refuse_pickle(path)
-    try:
+            start, stat = file.read(9), os.fstat(file.fileno())
+        if pickles.starts_like_pickle(start):
+            return _pickle_header(path, stat.st_size, stat.st_mtime_ns)
+        if path.suffix.lower() in PICKLE_SUFFIXES and start[8:] != b"{":
+            raise CheckpointError(
+                f"{path.name} is no file that torch saved: it begins neither as a zip nor as a pickle; fetch it again."
+            )
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = _header_length(path, file.read(8), size)
@@ -166,9 +172,70 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_size: int)
         )
 
 
+@lru_cache(maxsize=32)  # following a checkpoint's pickle takes 0.1 s; a page asks several times
+def _pickle_header(path: Path, size: int, mtime_ns: int) -> Header:
+    saved = pickles.read(path)
+    top = saved.data if isinstance(saved.data, dict) else {}
+    try:
+        tensors = {
+            name: TensorInfo(tensor.dtype, tensor.shape, *pickles.place_of(tensor, saved.places))
+            for name, tensor in _named_once(_weights(saved))
+        }
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path.name} is damaged: {error}; fetch it again.") from error
+    if sum(math.prod(info.shape) * ITEM_BYTES[info.dtype] for info in tensors.values()) > MAX_SHARED * size:
+        raise CheckpointError(f"{path.name} was refused: its tensors are far larger than the file.")
+    plain = {name: _plain_text(value) for name, value in top.items() if isinstance(name, str)}
+    return Header(tensors, {name: text for name, text in plain.items() if text is not None}, 0)
+
+
+def _weights(saved: Saved) -> Any:
+    """What stands below the wrapper that some programs put around the weights, or all of it."""
+    data = saved.data
+    while isinstance(data, dict):
+        inner = (data.get(name) for name in WRAPPERS)
+        found = next((each for each in inner if isinstance(each, dict) and each is not data), None)
+        if found is None or any(isinstance(value, StoredTensor) for value in data.values()):
+            break
+        data = found
+    return data
+
+
+def _named_once(data: Any) -> Iterator[tuple[str, StoredTensor]]:
+    seen: set[str] = set()
+    for count, (name, value) in enumerate(_values(data)):
+        if count > MAX_VALUES:
+            raise ValueError(f"it holds more than {MAX_VALUES} values")
+        if isinstance(value, StoredTensor):
+            if name in seen:
+                raise ValueError(f"it holds two tensors called {name[:200]!r}")
+            seen.add(name)
+            yield name, value
+
+
+def _values(data: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Every value in nested dicts and lists, and the path of keys to it."""
+    yield path, data
+    items = data.parameters if isinstance(data, Placeholder) else data
+    pairs = items.items() if isinstance(items, dict) else enumerate(items) if isinstance(items, list | tuple) else ()
+    for key, value in pairs:
+        if depth < MAX_DEPTH:
+            yield from _values(value, f"{path}.{key}" if path else str(key), depth + 1)
+
+
+def _plain_text(value: Any) -> str | None:
+    """A plain value, or a list of them, as a text; None for all else."""
+    if isinstance(value, str):
+        return value
+    values = value if isinstance(value, list | tuple) else [value]
+    if all(isinstance(each, str | bool | float) or (isinstance(each, int) and abs(each) < 2**63) for each in values):
+        return json.dumps(value)
+    return None
+
+
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """An opened model file.  Tensors are read in pieces, straight to the wanted dtype.
+    """An opened model file of any form.  Tensors are read in pieces, straight to the wanted dtype.
 
     Read, not mapped: a map's pages count as memory of the process beside the weights made from them, and a file that
     is cut off meanwhile would end the process instead of giving an error.
@@ -202,8 +269,19 @@ class SafetensorsFile:
 
         info = self.header.tensors[name]
         stored: torch.dtype = getattr(torch, TORCH_NAMES[info.dtype])
-        result = torch.empty(info.shape, dtype=dtype if stored.is_floating_point else stored, device=device)
-        flat = result.view(-1)
+        wanted = dtype if stored.is_floating_point else stored
+        if info.strides is not None:
+            span = torch.empty((info.end - info.begin) // stored.itemsize, dtype=stored)
+            self._fill(file, info, span, stored)
+            return span.as_strided(info.shape, info.strides).to(device, wanted).contiguous()
+        result = torch.empty(info.shape, dtype=wanted, device=device)
+        self._fill(file, info, result.view(-1), stored)
+        return result
+
+    def _fill(self, file: BinaryIO, info: TensorInfo, flat: Tensor, stored: torch.dtype) -> None:
+        """Read a tensor's bytes, piece by piece, into ``flat``."""
+        import torch
+
         piece = memoryview(bytearray(min(PIECE_BYTES, info.end - info.begin)))
         file.seek(self.header.data_start + info.begin)
         for start in range(0, info.end - info.begin, PIECE_BYTES):
@@ -211,7 +289,6 @@ class SafetensorsFile:
             self._read_fully(file, part)
             first = start // stored.itemsize
             flat[first : first + len(part) // stored.itemsize].copy_(torch.frombuffer(part, dtype=stored))
-        return result
 
     def _read_fully(self, file: BinaryIO, part: memoryview) -> None:
         filled = 0

@@ -92,12 +92,12 @@ class Library:
     def default_checkpoint(self) -> ModelEntry:
         """The first checkpoint that a person put there, else the embedded one.  Raises NotFoundError when empty."""
         entries = self.entries()
-        for usable in ((entry for entry in entries if entry.path.suffix == ".safetensors"), iter(entries)):
-            first = next(usable, None)
-            if first is not None:
-                return next((entry for entry in chain([first], usable) if entry.name != STARTER), first)
+        if entries:
+            return next((entry for entry in entries if entry.name != STARTER), entries[0])
         folder = self.root / FOLDERS["checkpoint"][0]
-        raise NotFoundError(f"There is no model; put a .safetensors checkpoint into {folder} and press Refresh.")
+        raise NotFoundError(
+            f"There is no model; put a checkpoint (.safetensors or .ckpt) into {folder} and press Refresh."
+        )
 
     def find(self, wanted: str | None, kind: str = "checkpoint") -> ModelEntry:
         """The file that a person or a picture's text names: by name, file name, title, hash, or the end of a path.
@@ -148,15 +148,14 @@ class Library:
         """The file with exactly these bytes, or whose SHA-256 begins so when ``sha256`` is shorter.
 
         Hashes files of a kind that were not hashed yet until it is found, first those called ``likely``, or until
-        ``stopped`` between two of them.  Files that cannot be read are left out, and all but .safetensors: no other is
-        loaded.
+        ``stopped`` between two of them.  Files that cannot be read are left out.
         """
         wanted, name = sha256.casefold(), Path(likely).name.casefold()
         entries = self.entries(kind)
         for entry in entries:
             if entry.sha256 and entry.sha256.startswith(wanted):
                 return entry
-        unknown = [entry for entry in entries if not entry.sha256 and entry.path.suffix == ".safetensors"]
+        unknown = [entry for entry in entries if not entry.sha256]
         for entry in sorted(unknown, key=lambda entry: Path(entry.name).name.casefold() != name):
             if stopped():
                 return None
@@ -180,7 +179,7 @@ class Library:
                 remembered = known.get(found.real)
                 digest = remembered[2] if remembered and remembered[:2] == (size, mtime_ns) else None
                 entries.append(ModelEntry(kind, found.name, Path(found.path), size, mtime_ns, digest))
-        # Of two files with one name, the one that can be used comes first and is found by it.
+        # Of two files with one name, the .safetensors comes first and is found by it.
         return sorted(entries, key=lambda entry: (entry.name.casefold(), not str(entry.path).endswith(".safetensors")))
 
 
