@@ -42,3 +42,8 @@ class Settings:
     def state_dir(self) -> Path:
         """Where the job store, the hash cache and input pictures live: beside the pictures."""
         return self.outputs_dir / ".webui"
+
+    @property
+    def styles_file(self) -> Path:
+        """``styles.csv``, beside the models folder."""
+        return self.models_dir.parent / "styles.csv"

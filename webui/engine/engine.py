@@ -35,6 +35,7 @@ from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
 from webui.metadata.recipe import Recipe, request_of_one
 from webui.plugins.manager import DROP_IN_PACKAGES, MAX_PROBLEMS, TAB_PACKAGE, Plugins
+from webui.prompt.styles import Styles
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
 from webui.settings import Settings
@@ -114,7 +115,8 @@ class Engine:
         self.store.close()
 
     def submit(self, request: GenerationRequest) -> Job:
-        """Queue a request.  Raises RequestError when it names something that is not here."""
+        """Queue a request, its styles applied.  Raises RequestError when it names something that is not here."""
+        request = styled(request, self.styles()) if request.styles else request
         try:
             resolved = resolve(request, self.plugins, self.library)
         except RequestError:
@@ -265,6 +267,17 @@ class Engine:
         """Every upscaler: of latents, those without weights, then one for each model file."""
         return all_upscalers(self.plugins.upscalers.values(), self.library.entries("upscaler"), None)
 
+    def styles(self) -> Styles:
+        """The styles of ``styles.csv``.  Raises RequestError when it is no table of styles."""
+        return Styles.read([self.settings.styles_file])
+
+    def save_styles(self, styles: Styles) -> None:
+        """Write ``styles.csv``, the one before kept as ``.bak``.  Raises RequestError when that fails."""
+        try:
+            styles.write(self.settings.styles_file)
+        except OSError as error:
+            raise RequestError(f"{self.settings.styles_file.name} could not be written: {error.strerror}.") from error
+
     def problems(self) -> list[str]:
         """Sentences about extensions that were left out or failed."""
         return list(dict.fromkeys([*self.plugins.problems, *self._problems]))
@@ -403,3 +416,20 @@ class Engine:
     def _note_problem(self, sentence: str) -> None:
         if sentence not in self._problems and len(self._problems) < MAX_PROBLEMS:
             self._problems.append(sentence)
+
+
+def styled(request: GenerationRequest, styles: Styles) -> GenerationRequest:
+    """The request with its styles put around its prompts, those of a second pass of its own too.
+
+    Raises RequestError for a style that is not there.
+    """
+    prompt, negative_prompt = styles.apply(request.styles, request.prompt, request.negative_prompt)
+    second = request.second_pass
+    if second is not None:
+        own, own_negative = styles.apply(request.styles, second.prompt, second.negative_prompt)
+        second = replace(
+            second,
+            prompt=own if second.prompt else "",
+            negative_prompt=own_negative if second.negative_prompt else "",
+        )
+    return replace(request, prompt=prompt, negative_prompt=negative_prompt, second_pass=second, styles=())
