@@ -158,8 +158,7 @@ class Bench:
             asyncio.run(self._until_done())
             return
         networks, previews, saving = Stopwatch(), Stopwatch(), Stopwatch()
-        model = self.runner._model
-        assert model is not None
+        model = self.runner.models.checkpoint(self.runner.library.default_checkpoint(), self.runner.compute)
         with (
             networks.around(model.unet, "forward"),
             networks.around(model.vae, "decode"),
@@ -184,8 +183,8 @@ class Bench:
         """The same networks on tensors of the same shapes."""
         import torch
 
-        model = self.runner._model  # the very weights that the job used
-        assert model is not None
+        entry = self.runner.library.default_checkpoint()
+        model = self.runner.models.checkpoint(entry, self.runner.compute)  # the very weights that the job used
         latent = self.request.size.width // model.vae.config.factor
         dtype, steps = model.compute.dtype, self.request.sampling.steps
         generator = torch.Generator().manual_seed(0)

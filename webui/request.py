@@ -248,6 +248,7 @@ class SecondPass:
     cfg_scale: float | None = None
     sampler: str | None = None
     schedule: str | None = None
+    eta: float | None = None
     prompt: str = ""
     negative_prompt: str = ""
     checkpoint: str | None = None
@@ -262,6 +263,8 @@ class SecondPass:
         check_range("Denoising strength", self.denoising_strength, 0, 1)
         if self.cfg_scale is not None:
             check_range("Hires CFG Scale", self.cfg_scale, 0, 100)
+        if self.eta is not None:
+            check_range("The second pass's eta", self.eta, 0, 1)
         check_text("The hires prompt", self.prompt)
         check_text("The hires negative prompt", self.negative_prompt)
         for name, value in (
@@ -275,28 +278,21 @@ class SecondPass:
 
     def size(self, first: Size) -> Size:
         """The size of its pictures after a first pass of ``first``, in whole multiples of 8.  Raises RequestError."""
-        return _whole_size(*self._exact_size(first))
+        width, height = (self.width, self.height) if self.width and self.height else self.enlarged(first)
+        return Size(width=width // 8 * 8, height=height // 8 * 8)
 
-    def enlarged(self, first: Size) -> Size:
-        """What the first pass's picture is enlarged to; the part of :meth:`size` in its middle is kept."""
-        if not (self.width and self.height):
-            return self.size(first)
-        if first.width / first.height > self.width / self.height:
-            return _whole_size(self.height * first.width // first.height, self.height)
-        return _whole_size(self.width, self.width * first.height // first.width)
+    def enlarged(self, first: Size) -> tuple[int, int]:
+        """Width and height that the first pass's picture is enlarged to; :meth:`size` of it, from the middle, is kept.
 
-    def _exact_size(self, first: Size) -> tuple[int, int]:
-        if self.width and self.height:
-            return self.width, self.height
-        if self.width:
-            return self.width, self.width * first.height // first.width
-        if self.height:
-            return self.height * first.width // first.height, self.height
-        return int(first.width * self.scale), int(first.height * self.scale)
-
-
-def _whole_size(width: int, height: int) -> Size:
-    return Size(width=width // 8 * 8, height=height // 8 * 8)
+        As AUTOMATIC1111 ``modules/processing.py`` (calculate_target_resolution).
+        """
+        wide = self.width, self.width * first.height // first.width
+        high = self.height * first.width // first.height, self.height
+        if not self.width and not self.height:
+            return int(first.width * self.scale), int(first.height * self.scale)
+        if not self.width or not self.height:
+            return wide if self.width else high
+        return wide if first.width / first.height < self.width / self.height else high
 
 
 class RefinerPasses(StrEnum):

@@ -56,7 +56,7 @@ class Artist:
 
     def vae_psnr(self, sprites: SpriteBox, count: int) -> list[float]:
         """Peak signal-to-noise ratio in dB of each of ``count`` fresh pictures of the data set's kind."""
-        model = self.runner.load(self.runner.library.find(self.name), self.runner.compute)
+        model = self.runner.models.checkpoint(self.runner.library.find(self.name), self.runner.compute)
         found = []
         for index in range(count):
             pixels = np.array(example(FRESH, index, sprites, self.side).picture)

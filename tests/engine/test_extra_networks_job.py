@@ -85,15 +85,24 @@ def test_a_lora_changes_the_picture_and_leaves_the_model(runner: Runner, ink: Pa
 def test_the_merged_model_is_kept_until_the_set_or_the_base_changes(runner: Runner, ink: Path) -> None:
     write_lora(ink.with_name("chalk.safetensors"), seed=1)
     make(runner, "<lora:ink:0.5><lora:chalk:0.3>")
-    kept = runner._adapted
+
+    def held() -> list[int]:
+        return [id(adapted.model.unet) for adapted in runner.models._adapted.values()]
+
+    kept = held()
     make(runner, "another <lora:chalk:0.3> prompt <lora:ink:0.5>")
-    assert runner._adapted is kept and kept is not None
+    assert held() == kept and len(kept) == 1
     make(runner, "<lora:ink:0.6>")
-    assert runner._adapted is not kept and runner._adapted is not None
+    assert kept[0] in held() and len(held()) == 2
+    make(runner, "<lora:ink:0.7>")
+    assert kept[0] not in held() and len(held()) == 2
+    entry = runner.library.default_checkpoint()
+    copy = entry.path.with_name("copy.safetensors")
+    copy.write_bytes(entry.path.read_bytes())
     runner.library.refresh()
-    runner._model_key = ()  # as if another checkpoint had been loaded
-    runner.load(runner.library.default_checkpoint(), runner.compute)
-    assert runner._adapted is None
+    runner.models.wanted = ()
+    runner.models.checkpoint(runner.library.find("copy"), runner.compute)
+    assert held() == []
 
 
 def test_the_picture_tells_its_files(runner: Runner, ink: Path, blot: Path) -> None:

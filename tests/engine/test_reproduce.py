@@ -279,7 +279,7 @@ def test_pictures_that_a_conditioning_module_reads_are_recorded(runner: Runner) 
 def test_a_model_that_cannot_be_loaded_is_a_reason(runner: Runner, settings: Settings) -> None:
     (settings.models_dir / "Stable-diffusion" / "old.ckpt").write_bytes(b"\x80\x02")
     verdict = again(runner, with_text(np.zeros((64, 64, 3), np.uint8), A1111.format(hash="", name="old")))
-    assert verdict.outcome is Outcome.CANNOT_RUN and "can run any program" in verdict.reasons[-1]
+    assert verdict.outcome is Outcome.CANNOT_RUN and "old.ckpt is damaged" in verdict.reasons[-1]
 
 
 def test_the_engine_gives_the_verdict_with_the_job(engine: Engine) -> None:

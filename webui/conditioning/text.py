@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from webui.prompt.chunks import Chunk, chunks
+from webui.prompt.chunks import COMMA_REACH, Chunk, chunks
 from webui.prompt.schedule import Span, Timeline, at_call, schedule
 from webui.request import Emphasis
 
@@ -30,6 +30,7 @@ class Encoder:
     clip_skip: int = 1
     embeddings: tuple[Embedding, ...] = ()
     emphasis: Emphasis = Emphasis.ORIGINAL
+    comma_backtrack: int = COMMA_REACH
 
     def encode(self, texts: Sequence[str]) -> list[Tensor]:
         """The context (1, 77 * chunks, width) float32 of each text; all as long as the longest needs.
@@ -40,7 +41,7 @@ class Encoder:
 
         unique = list(dict.fromkeys(texts))
         words = [embedding.word for embedding in self.embeddings]
-        per_text = [chunks(text, self.model.tokenizer, words, self.emphasis) for text in unique]
+        per_text = [chunks(text, self.model.tokenizer, words, self.emphasis, self.comma_backtrack) for text in unique]
         (empty,) = chunks("", self.model.tokenizer)
         length = max(map(len, per_text))
         rows = [[*found, *[empty] * (length - len(found))] for found in per_text]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import embedding, lora
 from webui.conditioning.lora import LoraUse
+from webui.engine.job_files import Recorded
 from webui.errors import WebUIError
 from webui.prompt import chunks
 from webui.prompt.chunks import Word
@@ -27,9 +28,6 @@ A1111_DIGITS = 12
 
 MAX_CALLS = 2
 """Calls of the denoiser that a sampler may count as one step."""
-
-Recorded = Mapping[tuple[str, str], ModelEntry]
-"""The files of a picture that is made again, by role and by the name that its prompt uses."""
 
 
 @dataclass(frozen=True)

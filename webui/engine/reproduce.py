@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from webui.checkpoints.library import FOLDERS, ModelEntry
 from webui.conditioning import lora
 from webui.device import Compute
 from webui.engine.executor import Control, Report, Tell
-from webui.engine.extra_files import LORA, Recorded, embedding_entries, short_hashes
+from webui.engine.extra_files import LORA, embedding_entries, short_hashes
+from webui.engine.job_files import CHECKPOINT, KINDS, JobFiles, Recorded
 from webui.engine.progress import Clock
 from webui.engine.resolve import read_back, resolve
 from webui.errors import MetadataError, NotFoundError, RequestError, WebUIError
@@ -22,9 +23,8 @@ from webui.metadata import infotext
 from webui.metadata.files import pixel_digest, read_picture_texts
 from webui.metadata.recipe import Recipe
 from webui.metadata.verdict import Outcome, Verdict, compare, differences, plugin_differences
-from webui.model import Model
 from webui.request import GenerationRequest
-from webui.result import Environment, MadePicture, ModelFile, Pixels
+from webui.result import Environment, MadePicture, ModelFile, Pixels, Plugin
 
 if TYPE_CHECKING:
     from webui.engine.runner import Runner
@@ -42,8 +42,8 @@ NOT_RECORDED = (
 """What a picture that has AUTOMATIC1111's ``parameters`` and no recipe does not tell."""
 _ROLES = {"lora": "LoRA"}
 INTERRUPTED = "It was interrupted."
+HIRES_FIX = "It was enlarged by AUTOMATIC1111's hires fix, whose values could not be read."
 FROM_A_PICTURE = "It was made from another picture (Denoising strength is set), which its text does not hold."
-HIRES_FIX = "It was enlarged by AUTOMATIC1111's hires fix, which this version does not do yet."
 
 
 @dataclass
@@ -75,31 +75,30 @@ class Reproduction:
         reasons = self._lacking(recipe, found)
         if entry is None or reasons:
             return _cannot_run(*reasons)
-        request = replace(recipe.request, checkpoint=entry.name)
         recorded = {(model.role, model.name): file for model, file in found.items() if file is not None}
+        recorded[CHECKPOINT, recipe.request.checkpoint or ""] = entry
         wanted = self._conditions_of(recipe.environment)
         with _threads(wanted.threads, afterwards=self.runner.compute.threads):
             try:
-                model = self._load(entry, wanted)
                 here = self.runner.environment(wanted)
-                made = self._make(request, recipe.index, model, recorded)
+                made = self._make(recipe.request, recipe.index, wanted, recorded)
             except WebUIError as error:
                 return _cannot_run(str(error))
         if made is None:
             return _cannot_run(INTERRUPTED)
         reasons = (
             *differences(recipe.environment, here),
-            *plugin_differences(recipe.plugins, self.runner.plugins.taking_part(recipe.request, model.family)),
+            *plugin_differences(recipe.plugins, self._taking_part(recipe.request, entry, wanted)),
         )
         return _verdict_on(recipe, expected, made.pixels, reasons)
 
     def _by_text(self, text: str, expected: Pixels) -> Verdict:
         parsed = infotext.parse(text)
-        if any(key in parsed.fields for key in infotext.HIRES_KEYS):
-            return _cannot_run(HIRES_FIX)
-        if "Denoising strength" in parsed.fields:
-            return _cannot_run(FROM_A_PICTURE)
         back = read_back(parsed, self.runner.plugins)
+        if any(key in parsed.fields for key in infotext.HIRES_KEYS) and back.request.second_pass is None:
+            return _cannot_run(HIRES_FIX)
+        if "Denoising strength" in parsed.fields and back.request.second_pass is None:
+            return _cannot_run(FROM_A_PICTURE)
         entry, reasons = self._model_by_text(parsed.fields)
         reasons += self._extras_by_text(parsed.fields)
         if self.control.interrupted.is_set():
@@ -109,7 +108,7 @@ class Reproduction:
         alone = replace(back.request, checkpoint=entry.name, batch_size=1, batch_count=1)
         try:
             request = resolve(alone, self.runner.plugins, self.runner.library)
-            made = self._make(request, 0, self._load(entry, self.runner.compute))
+            made = self._make(request, 0, self.runner.compute)
         except WebUIError as error:
             return _cannot_run(*reasons, str(error))
         if made is None:
@@ -121,21 +120,25 @@ class Reproduction:
         return replace(verdict, reasons=(*verdict.reasons, *reasons))
 
     def _make(
-        self, request: GenerationRequest, index: int, model: Model, recorded: Recorded | None = None
+        self, request: GenerationRequest, index: int, compute: Compute, recorded: Recorded | None = None
     ) -> MadePicture | None:
         """Picture ``index`` of a request, None when interrupted."""
-        return self.runner.make_one(request, index, model, self.clock, self.tell, self.control, recorded)
-
-    def _load(self, entry: ModelEntry, compute: Compute) -> Model:
-        if not self.runner.has_loaded(entry, compute):
+        files = JobFiles.of(request, self.runner.library, recorded)
+        if not self.runner.models.has(files.checkpoint, compute):
             self._phase("loading the model")
-        return self.runner.load(entry, compute)
+        return self.runner.make_one(request, index, files, compute, self.clock, self.tell, self.control, recorded)
+
+    def _taking_part(self, request: GenerationRequest, entry: ModelEntry, compute: Compute) -> Sequence[Plugin]:
+        """The extensions that took part here."""
+        family = self.runner.models.checkpoint(entry, compute).family
+        return self.runner.plugins.taking_part(request, family)
 
     def _phase(self, phase: str) -> None:
         self.tell(Report("progress", asdict(self.clock.phase(phase))))
 
     def _by_sha256(self, sha256: str, name: str, kind: str = "checkpoint") -> ModelEntry | None:
         """The file with this SHA-256, or whose SHA-256 begins so: known ones, those of this name, all others."""
+        kind = KINDS.get(kind, kind)
         if len(sha256) < SHORTEST_HASH or kind not in FOLDERS:
             return None
         if not self.runner.library.knows_sha256(sha256, kind):

@@ -7,44 +7,76 @@ from __future__ import annotations
 from dataclasses import replace
 
 from webui.checkpoints.library import Library
-from webui.diffusion.schedules import AUTOMATIC, resolve_schedule, split_sampler_name
+from webui.diffusion.schedules import AUTOMATIC, Schedule, resolve_schedule, split_sampler_name
 from webui.errors import RequestError, unknown_name
 from webui.metadata import infotext
 from webui.metadata.infotext import Infotext, ReadBack
 from webui.plugins.manager import Plugins
 from webui.prompt.extra_networks import extract
-from webui.request import AUTOMATIC_VAE, BUILT_IN_VAE, GenerationRequest
-from webui.samplers import find_sampler
+from webui.request import BUILT_IN_VAE, GenerationRequest, SecondPass
+from webui.samplers import Sampler, find_sampler
+from webui.upscalers import find_upscaler
 
 
 def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> GenerationRequest:
     """The request with nothing random or "default" left.  Raises RequestError for names that are not known here."""
-    samplers, schedules = list(plugins.samplers.values()), list(plugins.schedules.values())
-    name, split_schedule = request.sampling.sampler, request.sampling.schedule
-    if name not in plugins.samplers:
-        name, found = split_sampler_name(name, samplers, schedules)
-        split_schedule = found if split_schedule == "Automatic" else split_schedule
-    sampler = find_sampler(name, samplers)
-    schedule = resolve_schedule(sampler, split_schedule, schedules)
+    sampler, schedule = _sampler(request.sampling.sampler, request.sampling.schedule, plugins)
     for use in request.modules:
         if use.name not in plugins.conditioning_modules:
             raise unknown_name("conditioning module", use.name, plugins.conditioning_modules)
-    for tag in extract(request.prompt).loras:
+    for tag in (
+        *extract(request.prompt).loras,
+        *extract(request.second_pass.prompt if request.second_pass else "").loras,
+    ):
         library.find(tag.name, "lora")
+    checkpoint = library.find(request.checkpoint)
+    vae = library.vae_for(checkpoint, request.vae)
+    request = replace(
+        request,
+        second_pass=_second_pass(request, plugins, library),
+        refiner=replace(request.refiner, checkpoint=library.find(request.refiner.checkpoint).name)
+        if request.refiner
+        else None,
+    )
     eta = request.sampling.eta
     return request.resolved(
-        checkpoint=library.find(request.checkpoint).name,
-        vae=_vae(request.vae, library),
+        checkpoint=checkpoint.name,
+        vae=vae.name if vae else BUILT_IN_VAE,
         sampler=sampler.name,
         schedule=schedule.name,
         eta=(sampler.default_eta or 0.0) if eta is None else eta,
     )
 
 
-def _vae(wanted: str, library: Library) -> str:
-    if wanted in (AUTOMATIC_VAE, BUILT_IN_VAE):
-        return BUILT_IN_VAE
-    return library.find(wanted, "vae").name
+def _sampler(name: str, schedule: str, plugins: Plugins) -> tuple[Sampler, Schedule]:
+    """The sampler and schedule of these names; an old combined name ("DPM++ 2M Karras") may say both."""
+    samplers, schedules = list(plugins.samplers.values()), list(plugins.schedules.values())
+    if name not in plugins.samplers:
+        name, found = split_sampler_name(name, samplers, schedules)
+        schedule = found if schedule == AUTOMATIC else schedule
+    sampler = find_sampler(name, samplers)
+    return sampler, resolve_schedule(sampler, schedule, schedules)
+
+
+def _second_pass(request: GenerationRequest, plugins: Plugins, library: Library) -> SecondPass | None:
+    """The second pass with its own sampler, schedule and checkpoint by their full names, where it has any.
+
+    A sampler of its own without a schedule takes the one it prefers, or the first pass's where that was chosen.
+    """
+    second = request.second_pass
+    if second is None:
+        return None
+    chosen = second.schedule or request.sampling.schedule
+    sampler, schedule = _sampler(second.sampler or request.sampling.sampler, chosen, plugins)
+    etas = (second.eta, request.sampling.eta, sampler.default_eta, 0.0)
+    return replace(
+        second,
+        eta=next(eta for eta in etas if eta is not None),
+        upscaler=find_upscaler(second.upscaler, plugins.upscalers.values()).name,
+        sampler=sampler.name,
+        schedule=schedule.name,
+        checkpoint=library.find(second.checkpoint).name if second.checkpoint else None,
+    )
 
 
 def read_back(parsed: Infotext, plugins: Plugins) -> ReadBack:

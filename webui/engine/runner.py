@@ -10,24 +10,25 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from webui import __version__, device, families
-from webui.checkpoints.formats import SafetensorsFile
+from webui import __version__, device
 from webui.checkpoints.hashes import HashCache
-from webui.checkpoints.library import Library, ModelEntry
-from webui.conditioning import Contribution, Pictures, embedding, lora
-from webui.conditioning.lora import Applied, LoraUse
+from webui.checkpoints.library import Library
+from webui.conditioning import Contribution, Pictures
 from webui.device import Compute
-from webui.engine import memory
 from webui.engine.executor import Control, Order, Report, Tell
-from webui.engine.extra_files import EMBEDDING, ExtraFiles, Recorded, extra_files
+from webui.engine.extra_files import EMBEDDING, ExtraFiles
 from webui.engine.inputs import InputStore, reproduction_store
+from webui.engine.job_files import JobFiles, Recorded
 from webui.engine.jobs import Output
+from webui.engine.models import LoadedModels
 from webui.engine.outputs import OutputFolder
+from webui.engine.preparing import Preparation
 from webui.engine.progress import Clock, Previews
 from webui.engine.reproduce import Reproduction
 from webui.engine.resolve import resolve, schedule_label
@@ -39,9 +40,10 @@ from webui.metadata.recipe import Recipe, input_digests
 from webui.metadata.verdict import Verdict
 from webui.model import Model
 from webui.networks.attention import attention_kind
-from webui.pipeline.denoising import Setup, prepare
+from webui.pipeline.denoising import Setup
+from webui.pipeline.hires import Second
 from webui.pipeline.img2img import Beginning, StartPictures, begin
-from webui.pipeline.moments import Decoding, Made, Moment, Stepped
+from webui.pipeline.moments import Decoding, Enlarging, Made, Moment, Stepped
 from webui.pipeline.run import run_group
 from webui.plugins.manager import Plugins
 from webui.prompt.comments import without_comments
@@ -58,35 +60,27 @@ log = logging.getLogger(__name__)
 class Prepared:
     """What the pictures of a job have in common; ``inputs`` are the digests of all pictures that were read for it.
 
-    The set-up's model is the checkpoint with the LoRAs among ``extras`` merged.
+    The set-ups' models are the checkpoints with the VAE and the LoRAs of the request.  ``files`` are all model files
+    that were used, for the recipe.
     """
 
     setup: Setup
+    second: Second | None
     beginning: Beginning | None
     inputs: tuple[str, ...]
     extras: ExtraFiles
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """A model with LoRAs merged: of which model and files (``key``), and how each file fitted."""
-
-    key: tuple[Any, ...]
-    model: Model
-    applied: tuple[Applied, ...]
+    files: tuple[ModelFile, ...]
 
 
 @dataclass
 class Runner:
-    """Runs orders one after the other, with at most one checkpoint loaded."""
+    """Runs orders one after the other, with the models of one job loaded."""
 
     settings: Settings
     plugins: Plugins
     library: Library
     compute: Compute
-    _model: Model | None = None
-    _model_key: tuple[Any, ...] = ()
-    _adapted: Adapted | None = None
+    models: LoadedModels
     _problems_told: int = 0
 
     @classmethod
@@ -95,12 +89,13 @@ class Runner:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         plugins = Plugins.load(settings.extensions_dir if settings.load_extensions else None)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
-        return cls(settings, plugins, library, device.choose(settings.device, settings.precision, settings.threads))
+        compute = device.choose(settings.device, settings.precision, settings.threads)
+        return cls(settings, plugins, library, compute, LoadedModels(plugins, library))
 
     def warm_up(self) -> None:
         """Load the default model, if there is one, so that the first job does not wait for it."""
         try:
-            self.load(self.library.default_checkpoint(), self.compute)
+            self.models.checkpoint(self.library.default_checkpoint(), self.compute)
         except WebUIError as error:
             log.warning("%s", error)
 
@@ -163,16 +158,15 @@ class Runner:
         clock.pictures = request.pictures
         tell(Report("request", request.to_dict()))
         self.plugins.tell("before_job", request=request)
-        entry = self.library.find(request.checkpoint)
-        if not self.has_loaded(entry, self.compute):
+        files = JobFiles.of(request, self.library)
+        if not self.models.has(files.checkpoint, self.compute):
             tell(Report("progress", asdict(clock.phase("loading the model"))))
-        model = self.load(entry, self.compute)
         paths: list[str] = []
         wanted = [index for index in range(request.pictures) if index not in done]
         for chosen, indices in with_choices(request, wanted, self.wildcards):
             if control.interrupted.is_set():
                 break
-            prepared = self._prepared(chosen, model, tell)
+            prepared = self._prepared(chosen, files, self.compute, tell)
             for picture in self._pictures(chosen, prepared, clock, tell, control, indices, made=len(paths)):
                 tell(Report("progress", asdict(clock.phase("saving"))))
                 output, path = self._save(picture, chosen, prepared, save, suffix)
@@ -189,7 +183,8 @@ class Runner:
         self,
         request: GenerationRequest,
         index: int,
-        model: Model,
+        files: JobFiles,
+        compute: Compute,
         clock: Clock,
         tell: Tell,
         control: Control,
@@ -199,27 +194,33 @@ class Runner:
 
         ``recorded`` are the files that its prompts name; without them the models folder is asked.
         """
-        prepared = self._prepared(request, model, tell, recorded)
+        prepared = self._prepared(request, files, compute, tell, recorded)
         return next(self._pictures(request, prepared, clock, tell, control, (index,)), None)
 
     def _prepared(
-        self, request: GenerationRequest, model: Model, tell: Tell, recorded: Recorded | None = None
+        self,
+        request: GenerationRequest,
+        files: JobFiles,
+        compute: Compute,
+        tell: Tell,
+        recorded: Recorded | None = None,
     ) -> Prepared:
         """What the pictures of a job have in common."""
         self.library.refresh(EMBEDDING)  # a word is no error, so nothing else would notice a new file
-        extras = extra_files(request, self.library, model.tokenizer, recorded)
-        model, applied = self.adapted(model, extras.loras)
-        for problem in (extras.problem, *(file.problem for file in applied)):
-            if problem:
-                tell(Report("problem", {"sentence": problem}))
+        self.models.wanted = files.paths
+        inputs = list(input_digests(request))
+        contribute = partial(self._contributions, inputs)
+        making = Preparation(
+            self.plugins, self.library, self.models, files, compute, contribute=contribute, recorded=recorded
+        )
         with torch.inference_mode(), self.plugins.blaming():
-            sampler = self.plugins.samplers[request.sampling.sampler]
-            schedule = self.plugins.schedules[request.sampling.schedule]
-            contributions, inputs = self._contributions(request, model)
-            embeddings = [embedding.load(use.word, use.path, model) for use in extras.embeddings]
-            setup = prepare(extras.request, model, sampler, schedule, contributions, embeddings)
-            beginning = self._beginning(request, model)
-            return Prepared(setup, beginning, tuple(dict.fromkeys((*input_digests(request), *inputs))), extras)
+            setup, extras = making.first(request)
+            second = making.second(request, setup)
+            beginning = self._beginning(request, setup.model)
+        for problem in dict.fromkeys(making.problems):
+            tell(Report("problem", {"sentence": problem}))
+        used = tuple(dict.fromkeys((*files.used(self.library), *making.used)))
+        return Prepared(setup, second, beginning, tuple(dict.fromkeys(inputs)), extras, used)
 
     def _pictures(
         self,
@@ -257,7 +258,7 @@ class Runner:
         """The pictures made together, none of them when interrupted or skipped meanwhile."""
         control.skipped.clear()
         pictures = []
-        for moment in run_group(request, prepared.setup, prepared.beginning, group):
+        for moment in run_group(request, prepared.setup, prepared.beginning, group, prepared.second):
             if isinstance(moment, Made):
                 moment.picture.pixels.setflags(write=False)  # an extension returns new pixels, or changes none
                 pixels = self.plugins.rewrite(
@@ -274,12 +275,14 @@ class Runner:
         if isinstance(moment, Stepped):
             previews.tell(Report("progress", asdict(previews.clock.stepped(moment, made))))
             previews.offer(moment)
+        elif isinstance(moment, Enlarging):
+            previews.tell(Report("progress", asdict(previews.clock.phase("upscaling"))))
         elif isinstance(moment, Decoding):
             previews.tell(Report("progress", asdict(previews.clock.phase("decoding"))))
 
-    def _contributions(self, request: GenerationRequest, model: Model) -> tuple[list[Contribution], list[str]]:
-        """What the modules contribute, and the digests of the pictures they read for it."""
-        contributions, read = [], []
+    def _contributions(self, read: list[str], request: GenerationRequest, model: Model) -> list[Contribution]:
+        """What the modules contribute; the digests of the pictures they read for it are added to ``read``."""
+        contributions = []
 
         def load(sha256: str) -> Pixels:
             read.append(sha256)
@@ -292,7 +295,7 @@ class Runner:
             except TypeError as error:
                 raise RequestError(f"The options of {use.name} do not fit: {error}.") from error
             contributions.append(module.prepare(options, model, request, Pictures(load, self._preprocess)))
-        return contributions, read
+        return contributions
 
     def _preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
         if name not in self.plugins.preprocessors:
@@ -319,51 +322,6 @@ class Runner:
             self.library.refresh()
             return resolve(request, self.plugins, self.library)
 
-    def _key(self, entry: ModelEntry, compute: Compute) -> tuple[Any, ...]:
-        """What tells one loaded model from another: the file as it is now, and where and how it computes."""
-        try:
-            stat = entry.path.stat()
-        except OSError:
-            return ()
-        return (entry.path, stat.st_mtime_ns, stat.st_size, str(compute.device), compute.dtype, compute.vae_dtype)
-
-    def has_loaded(self, entry: ModelEntry, compute: Compute) -> bool:
-        """Whether ``load`` would answer from memory."""
-        key = self._key(entry, compute)
-        return self._model is not None and bool(key) and self._model_key == key
-
-    def load(self, entry: ModelEntry, compute: Compute) -> Model:
-        """The model of a file, from memory when it is the one loaded; the old one is dropped first."""
-        key = self._key(entry, compute)
-        if self._model is not None and key and self._model_key == key:
-            if self._model.compute != compute:
-                self._model = replace(self._model, compute=compute)
-            return self._model
-        self._model, self._model_key, self._adapted = None, (), None
-        device.release_memory(compute)
-        with self.plugins.blaming():
-            model = families.load(SafetensorsFile.open(entry.path), self.plugins.families, compute)
-        self._model = replace(model, name=entry.name, sha256=self.library.sha256(entry))
-        self._model_key = key
-        memory.give_back()
-        return self._model
-
-    def adapted(self, model: Model, loras: Sequence[LoraUse]) -> tuple[Model, tuple[Applied, ...]]:
-        """The loaded model with LoRAs merged, and how each fitted; from memory when the last job merged the same.
-
-        ``model`` itself is never changed.  Raises CheckpointError for a LoRA that does not fit.
-        """
-        if not loras:
-            return model, ()
-        key = (self._model_key, model.sha256, *(use.effect for use in loras))
-        if self._adapted is None or self._adapted.key != key:
-            self._adapted = None  # makes room before the next one is merged
-            device.release_memory(model.compute)
-            self._adapted = Adapted(key, *lora.adapted(model, loras))
-        names = {use.sha256: use.name for use in loras}
-        applied = tuple(replace(file, name=names[file.sha256]) for file in self._adapted.applied)
-        return replace(self._adapted.model, compute=model.compute), applied
-
     def environment(self, compute: Compute) -> Environment:
         """The facts outside a request that can change a bit of its pictures."""
         return Environment(
@@ -389,7 +347,7 @@ class Runner:
         recipe = Recipe(
             request=request,
             index=picture.index,
-            models=(ModelFile(role="checkpoint", name=model.name, sha256=model.sha256), *prepared.extras.used),
+            models=prepared.files,
             inputs=prepared.inputs,
             environment=self.environment(model.compute),
             plugins=tuple(self.plugins.taking_part(request, model.family)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
@@ -13,16 +14,16 @@ from webui.conditioning import Contribution
 from webui.conditioning.embedding import Embedding
 from webui.conditioning.text import Encoder, Timed
 from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Predict, Pull
-from webui.diffusion.noise import ImageNoise
-from webui.diffusion.schedules import Schedule
-from webui.diffusion.start import Start
+from webui.diffusion.noise import ImageNoise, NoiseOptions
+from webui.diffusion.schedules import NoiseTable, Schedule, ScheduleOptions
+from webui.diffusion.start import Start, StartOptions
 from webui.model import Model
 from webui.networks.unet import Openings
 from webui.pipeline.moments import Stepped
 from webui.prompt.compose import parts
 from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest
-from webui.samplers import Denoise, Sampler
+from webui.samplers import Denoise, NoiseSource, Sampler, StepOptions
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,25 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """All that a run needs besides its request: the model, the formula, the grid and what modules contribute.
+    """All that a pass needs besides its request: the model, the formula, the grid and what modules contribute.
 
-    Made once a job, or once for each of its passes, by :func:`prepare`.
+    Made once a job, or once for each of its passes, by :func:`prepare`.  ``table`` are the model's noise levels as the
+    request wants them.  ``refiner`` takes over on the way.
     """
 
     model: Model
     sampler: Sampler
     schedule: Schedule
+    table: NoiseTable
     cond: tuple[Part, ...]
     uncond: Timed
     contributions: tuple[Contribution, ...] = ()
+    refiner: Setup | None = None
+
+    @property
+    def last_model(self) -> Model:
+        """The model that sees the latent last, and whose VAE decodes it."""
+        return self.refiner.model if self.refiner else self.model
 
 
 def prepare(
@@ -62,16 +71,59 @@ def prepare(
     Its prompts have no comments and network tags any more; words of ``embeddings`` in either become their vectors.
     ``timeline`` is how the numbers in them are counted; without one as in the only pass of this request.
     """
-    encoder = Encoder(model, request.clip_skip, tuple(embeddings), request.emphasis)
-    timeline = timeline or Timeline(request.sampling.steps * sampler.calls_per_step)
+    encoder = Encoder(model, request.clip_skip, tuple(embeddings), request.emphasis, request.comma_backtrack)
+    timeline = timeline or Timeline(calls(request, sampler))
     return Setup(
         model=model,
         sampler=sampler,
         schedule=schedule,
+        table=noise_table(request, model),
         cond=tuple(Part(encoder.timed(part.text, timeline), part.weight) for part in parts(request.prompt)),
         uncond=encoder.timed(request.negative_prompt, timeline),
         contributions=tuple(contributions),
     )
+
+
+def calls(request: GenerationRequest, sampler: Sampler) -> int:
+    """How many calls of the denoiser AUTOMATIC1111 counts a pass in: twice the steps for samplers of second order.
+
+    Prompt editing, the refiner's share of the steps and the first calls without guidance are counted in these.
+    """
+    return request.sampling.steps * (2 if sampler.calls_per_step == 2 else 1)
+
+
+def noise_table(request: GenerationRequest, model: Model) -> NoiseTable:
+    """The model's noise levels, as the request wants them."""
+    table = model.noise_table
+    return table.zero_terminal_snr() if request.sampling.options.zero_terminal_snr else table
+
+
+def start_options(request: GenerationRequest) -> StartOptions:
+    """What a request wishes of its schedule."""
+    options = request.sampling.options
+    return StartOptions(
+        sigma_min=options.sigma_min,
+        sigma_max=options.sigma_max,
+        discard_penultimate=options.discard_penultimate,
+        full_noise=options.full_noise,
+        schedule=ScheduleOptions(rho=options.rho, beta_alpha=options.beta_alpha, beta_beta=options.beta_beta),
+    )
+
+
+def image_noise(request: GenerationRequest, setup: Setup, indices: Sequence[int]) -> ImageNoise:
+    """The noise of the pictures ``indices``, at the latent size of the request."""
+    noise = request.noise
+    varied = [request.variation_seed_of(index) for index in indices]
+    resized = noise.from_width > 0 and noise.from_height > 0
+    factor = setup.model.vae.config.factor
+    options = NoiseOptions(
+        source=noise.source,
+        variations=tuple(seed for seed in varied if seed is not None),
+        strength=noise.variation_strength,
+        drawn_at=(noise.from_height // factor, noise.from_width // factor) if resized else None,
+        later_offset=noise.later_offset,
+    )
+    return ImageNoise(seeds(request, indices), latent_shape(request, setup.model), setup.model.compute.device, options)
 
 
 def predictor(setup: Setup) -> Predict:
@@ -94,11 +146,11 @@ def predictor(setup: Setup) -> Predict:
 def denoiser(request: GenerationRequest, setup: Setup, call: int = 0) -> GuidedDenoiser:
     """The guided model of a job as it is at call ``call``, counted from 0: what the prompts say may change with it."""
     contexts = _equally_long([part.timed.at(call) for part in setup.cond])
-    table, sampler = setup.model.noise_table, setup.sampler
+    sampler = setup.sampler
     return GuidedDenoiser(
         predict=predictor(setup),
         prediction=setup.model.prediction,
-        table=sampler.table(table) if sampler.table else table,
+        table=sampler.table(setup.table) if sampler.table else setup.table,
         cond=[Pull(context, part.weight) for context, part in zip(contexts, setup.cond, strict=True)],
         uncond=setup.uncond.at(call),
         cfg_scale=request.sampling.cfg_scale / sampler.cfg_divisor,
@@ -107,18 +159,41 @@ def denoiser(request: GenerationRequest, setup: Setup, call: int = 0) -> GuidedD
 
 
 class Counted:
-    """The guided model of a job as the ``GuidedDenoise`` that samplers walk, from its first call on."""
+    """The guided model of a job as the ``GuidedDenoise`` that samplers walk, from its first call on.
+
+    Once the refiner's turn has come it stays.
+    """
 
     def __init__(self, request: GenerationRequest, setup: Setup) -> None:
         self._request, self._setup, self._calls = request, setup, itertools.count()
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided clean latent of the next call."""
-        return denoiser(self._request, self._setup, next(self._calls))(x, sigma)
+        return self._next(sigma)(x, sigma)
 
     def guided_and_unguided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The guided clean latent of the next call, and the one seen with the negative prompt alone."""
-        return denoiser(self._request, self._setup, next(self._calls)).guided_and_unguided(x, sigma)
+        return self._next(sigma).guided_and_unguided(x, sigma)
+
+    def _next(self, sigma: float) -> GuidedDenoiser:
+        call = next(self._calls)
+        if self._setup.refiner and refines(self._request, self._setup, sigma, call):
+            self._setup = self._setup.refiner
+        return denoiser(self._request, self._setup, call)
+
+
+def refines(request: GenerationRequest, setup: Setup, sigma: float, call: int) -> bool:
+    """Whether the refiner takes over at a noise level, or at a call counted from 0.
+
+    By the nearest timestep's share of what is left, or of the steps: AUTOMATIC1111 ``modules/sd_samplers_common.py``
+    (apply_refiner).
+    """
+    assert request.refiner is not None
+    if request.refiner.by_steps:
+        done = call / calls(request, setup.sampler)
+    else:
+        done = (999 - round(setup.table.timestep(sigma))) / 1000
+    return done >= request.refiner.switch_at
 
 
 def _equally_long(contexts: Sequence[Tensor]) -> list[Tensor]:
@@ -150,17 +225,32 @@ def walk(
     may take more steps than announced; the announcement grows with it.
     """
     denoise = constrain(Counted(request, setup))
-    eta = request.sampling.eta or 0.0
+    options = request.sampling.options
+    formula = setup.sampler.formula(
+        StepOptions(
+            churn=options.s_churn,
+            churn_low=options.s_tmin,
+            churn_high=options.s_tmax or math.inf,
+            order=options.unipc_order,
+        )
+    )
+    source: NoiseSource = noise.brownian(start.levels) if setup.sampler.brownian else noise
+    if setup.sampler.scales_noise and options.s_noise != 1.0:
+        source = _scaled(source, options.s_noise)
     steps = len(start.sigmas) - 1
     result = latent
-    source = noise.brownian(start.levels) if setup.sampler.brownian else noise
-    for number, step in enumerate(setup.sampler.integrate(denoise, latent, start.sigmas, source, eta=eta), start=1):
+    for number, step in enumerate(
+        formula(denoise, latent, start.sigmas, source, eta=request.sampling.eta or 0.0), start=1
+    ):
         result = step.x
         yield Stepped(tuple(indices), number, max(number, steps), step.denoised)
     return result
 
 
+def _scaled(source: NoiseSource, factor: float) -> NoiseSource:
+    return lambda sigma, lower: source(sigma, lower) * factor
+
+
 def seeds(request: GenerationRequest, indices: Sequence[int]) -> list[int]:
-    """Seed of each picture: the request's seed + index."""
-    assert request.seed is not None
-    return [request.seed + index for index in indices]
+    """Seed of each picture."""
+    return [request.seed_of(index) for index in indices]

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from webui.diffusion.noise import ImageNoise
-from webui.diffusion.start import Start, start_from_picture
+from webui.diffusion.start import start_from_picture
 from webui.images import masks
 from webui.images.masks import Plan
 from webui.images.resize import resize
 from webui.latents import codec
 from webui.model import Model
 from webui.networks.vae import Posterior
-from webui.pipeline.denoising import Setup, latent_shape, seeds, walk
-from webui.pipeline.moments import Moment
+from webui.pipeline.denoising import Setup, image_noise, latent_shape, seeds, start_options, walk
+from webui.pipeline.moments import Moment, Stepped
 from webui.pipeline.txt2img import finished
 from webui.request import GenerationRequest
 from webui.result import Pixels
+from webui.samplers import Denoise
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,19 +58,48 @@ def begin(request: GenerationRequest, model: Model, pictures: StartPictures) -> 
 
 def img2img(request: GenerationRequest, setup: Setup, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
     """The moments of making the pictures ``indices`` from one start image."""
+    assert request.start is not None
     latent = start_latent(beginning, request, setup, indices)
-    noise = ImageNoise(seeds(request, indices), latent_shape(request, setup.model), setup.model.compute.device)
-    start = start_of(request, setup)
-    x = latent * start.picture + noise.initial() * start.noise
-    result = yield from walk(request, setup, start, indices, noise, x)
+    strength, exact = request.start.denoising_strength, request.start.exact_steps
+    multiplier = request.start.noise_multiplier
+    result = yield from walk_from(
+        request, setup, latent, indices, strength, exact_steps=exact, noise_multiplier=multiplier
+    )
     yield from finished(request, setup, indices, result)
 
 
-def start_of(request: GenerationRequest, setup: Setup) -> Start:
-    """Where the walk begins for the request's denoising strength."""
-    assert request.start is not None
-    table, steps = setup.model.noise_table, request.sampling.steps
-    return start_from_picture(setup.sampler, setup.schedule, table, steps, request.start.denoising_strength)
+Constrain = Callable[[Denoise], Denoise]
+
+
+def walk_from(
+    request: GenerationRequest,
+    setup: Setup,
+    latent: Tensor,
+    indices: Sequence[int],
+    strength: float,
+    *,
+    exact_steps: bool = False,
+    noise_multiplier: float = 1.0,
+    constrain: Constrain = lambda denoise: denoise,
+) -> Generator[Stepped, None, Tensor]:
+    """Put ``latent`` (B, C, h, w) under as much noise as denoising ``strength`` says and walk it to a clean latent."""
+    start = start_from_picture(
+        setup.sampler,
+        setup.schedule,
+        setup.table,
+        request.sampling.steps,
+        strength,
+        start_options(request),
+        exact_steps=exact_steps,
+    )
+    noise = image_noise(request, setup, indices)
+    initial = noise.initial()
+    if noise_multiplier != 1.0:
+        initial = initial * noise_multiplier
+    x = latent * start.picture + initial * start.noise
+    if request.noise.extra > 0:
+        x = x + initial * (request.noise.extra * start.picture)
+    return (yield from walk(request, setup, start, indices, noise, x, constrain))
 
 
 def start_latent(beginning: Beginning, request: GenerationRequest, setup: Setup, indices: Sequence[int]) -> Tensor:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from webui.diffusion.noise import ImageNoise
 from webui.images import masks
 from webui.images.masks import Plan
-from webui.pipeline.denoising import Setup, latent_shape, seeds, walk
-from webui.pipeline.img2img import Beginning, img2img, start_latent, start_of
+from webui.pipeline.denoising import Setup, image_noise, latent_shape, seeds
+from webui.pipeline.img2img import Beginning, img2img, start_latent, walk_from
 from webui.pipeline.moments import Made, Moment
 from webui.pipeline.txt2img import finished
 from webui.request import GenerationRequest, MaskedContent
@@ -34,13 +33,19 @@ def inpaint(request: GenerationRequest, setup: Setup, beginning: Beginning, indi
     if planned is None:
         yield from _untouched(request, beginning, indices)
         return
-    noise = ImageNoise(seeds(request, indices), latent_shape(request, setup.model), setup.model.compute.device)
+    assert request.start is not None
     painted = _latent_mask(planned, request, setup)
     original = _original_latent(beginning, painted, request, setup, indices)
-    start = start_of(request, setup)
-    x = original * start.picture + noise.initial() * start.noise
-    constrain = _constrain(original, painted, before=setup.sampler.grid is not None)
-    result = yield from walk(request, setup, start, indices, noise, x, constrain)
+    result = yield from walk_from(
+        request,
+        setup,
+        original,
+        indices,
+        request.start.denoising_strength,
+        exact_steps=request.start.exact_steps,
+        noise_multiplier=request.start.noise_multiplier,
+        constrain=_constrain(original, painted, before=setup.sampler.grid is not None),
+    )
     for moment in finished(request, setup, indices, result * painted + original * (1 - painted)):
         yield _pasted(moment, planned)
 
@@ -49,9 +54,7 @@ def run(request: GenerationRequest, setup: Setup, beginning: Beginning, indices:
     """img2img, or inpainting when the request has a mask."""
     assert request.start is not None
     make = img2img if request.start.mask is None else inpaint
-    batches = [[index] for index in indices] if setup.sampler.one_by_one else [indices]
-    for batch in batches:
-        yield from make(request, setup, beginning, batch)
+    yield from make(request, setup, beginning, indices)
 
 
 def _untouched(request: GenerationRequest, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
@@ -74,8 +77,7 @@ def _original_latent(
     latent = start_latent(beginning, request, setup, indices)
     content = request.start.mask.content
     if content is MaskedContent.LATENT_NOISE:
-        fresh = ImageNoise(seeds(request, indices), latent_shape(request, setup.model), latent.device)
-        return latent * (1 - painted) + fresh.initial() * painted
+        return latent * (1 - painted) + image_noise(request, setup, indices).initial() * painted
     if content is MaskedContent.LATENT_NOTHING:
         return latent * (1 - painted)
     return latent

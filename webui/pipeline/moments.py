@@ -25,6 +25,13 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Enlarging:
+    """The first pass of the pictures ``indices`` is done and what it made is enlarged for the second."""
+
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Decoding:
     """The latent of picture ``index`` is finished and now becomes a picture."""
 
@@ -38,4 +45,4 @@ class Made:
     picture: MadePicture
 
 
-Moment = Stepped | Decoding | Made
+Moment = Stepped | Enlarging | Decoding | Made

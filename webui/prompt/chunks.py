@@ -72,6 +72,7 @@ class _Filling:
     placed: list[Placed] = field(default_factory=list)
     comma: int | None = None
     used: int = 0
+    comma_reach: int = COMMA_REACH
 
     @property
     def is_full(self) -> bool:
@@ -81,7 +82,7 @@ class _Filling:
         """Add a token, or the word that begins with it."""
         if token == COMMA:
             self.comma = len(self.tokens)
-        elif self.is_full and self.comma is not None and CHUNK_TOKENS - self.comma <= COMMA_REACH:
+        elif self.is_full and self.comma is not None and CHUNK_TOKENS - self.comma <= self.comma_reach:
             self._move_behind_comma(self.comma + 1)
         if len(self.tokens) + (word.vectors if word else 1) > CHUNK_TOKENS:
             self.close()
@@ -115,8 +116,10 @@ class _Filling:
         self.tokens, self.weights, self.placed = tokens, weights, placed
 
 
-def _fill(text: str, tokenizer: Tokenizer, words: Sequence[Word], emphasis: Emphasis) -> _Filling:
-    filling = _Filling()
+def _fill(
+    text: str, tokenizer: Tokenizer, words: Sequence[Word], emphasis: Emphasis, comma_reach: int = COMMA_REACH
+) -> _Filling:
+    filling = _Filling(comma_reach=comma_reach)
     by_token = _by_first_token(words)
     for piece in _pieces(text, emphasis):
         if piece == BREAK:
@@ -155,13 +158,18 @@ def _spelled(tokens: list[int], words: dict[int, list[Word]]) -> Iterator[tuple[
 
 
 def chunks(
-    text: str, tokenizer: Tokenizer, words: Sequence[Word] = (), emphasis: Emphasis = Emphasis.ORIGINAL
+    text: str,
+    tokenizer: Tokenizer,
+    words: Sequence[Word] = (),
+    emphasis: Emphasis = Emphasis.ORIGINAL,
+    comma_reach: int = COMMA_REACH,
 ) -> list[Chunk]:
     """The prompt as chunks; at least one, which is only padding for an empty prompt.
 
     Where the text spells one of ``words`` (the longest that fits), that many placeholders stand, never in two chunks.
+    A chunk that runs over within ``comma_reach`` tokens after a comma ends there; 0: never.
     """
-    return _fill(text, tokenizer, words, emphasis).chunks
+    return _fill(text, tokenizer, words, emphasis, comma_reach).chunks
 
 
 def texts(prompt: str, timeline: Timeline) -> tuple[str, ...]:

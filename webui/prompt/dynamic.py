@@ -15,13 +15,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 
 from webui.errors import RequestError
 from webui.prompt.comments import without_comments
 from webui.prompt.wildcards import Wildcards
-from webui.request import GenerationRequest, Template
+from webui.request import GenerationRequest, SecondPass, Template
 
 MAX_DEPTH = 32
 """How deeply wildcards may refer to wildcards."""
@@ -63,16 +63,30 @@ def with_choices(
     what was written; a request that has one already, or holds no choices, comes back as it is.  Raises RequestError for
     wildcards without end.
     """
-    written = Template(prompt=request.prompt, negative_prompt=request.negative_prompt)
+    second = request.second_pass or SecondPass()
+    written = Template(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        hires_prompt=second.prompt,
+        hires_negative_prompt=second.negative_prompt,
+    )
 
     def chosen(index: int) -> GenerationRequest:
         seed = (request.seed or 0) + index
-        prompt = resolve(written.prompt, seed, wildcards)
-        negative = resolve(written.negative_prompt, seed, wildcards, stream="negative prompt")
-        became = replace(request, prompt=prompt, negative_prompt=negative)
+        made = {
+            each.name: resolve(getattr(written, each.name), seed, wildcards, stream=each.name.replace("_", " "))
+            for each in fields(Template)
+        }
+        later = replace(second, prompt=made["hires_prompt"], negative_prompt=made["hires_negative_prompt"])
+        became = replace(
+            request,
+            prompt=made["prompt"],
+            negative_prompt=made["negative_prompt"],
+            second_pass=later if request.second_pass else None,
+        )
         return became if became == request else replace(became, template=written)
 
-    if request.template is not None or not (is_dynamic(written.prompt) or is_dynamic(written.negative_prompt)):
+    if request.template is not None or not any(is_dynamic(text) for text in vars(written).values()):
         yield request, list(indices)
         return
     for became, group in groupby(((chosen(index), index) for index in indices), key=lambda made: made[0]):

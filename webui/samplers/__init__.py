@@ -100,7 +100,8 @@ class Sampler:
     samplers walk levels of their own between the first and the last one above 0, in more or fewer steps than they are
     given; from noise, those that also ``ignores_schedule`` go from the model's highest level to its lowest.
     ``respaced`` changes the grid once it is cut (True: not cut).  ``table`` gives the noise levels that a distilled
-    sampler knows instead of the model's.  The CFG scale is divided by ``cfg_divisor``.  ``one_by_one``
+    sampler knows instead of the model's.  The CFG scale is divided by ``cfg_divisor``.  ``scales_noise`` samplers take
+    ``s_noise``, a factor of all the noise they add (as AUTOMATIC1111's ``sampler_extra_params``).  ``one_by_one``
     samplers look at the whole latent to decide, and are therefore given one picture at a time, whatever the batch.
     """
 
@@ -120,6 +121,7 @@ class Sampler:
     table: Callable[[NoiseTable], NoiseTable] | None = None
     one_by_one: bool = False
     cfg_divisor: float = 1.0
+    scales_noise: bool = False
 
     def formula(self, options: StepOptions) -> Integrate:
         """Its formula with these options, as far as it has any."""

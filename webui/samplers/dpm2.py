@@ -65,6 +65,7 @@ BUILT_IN: tuple[Sampler, ...] = (
         default_schedule="Karras",
         calls_per_step=2,
         discards_penultimate=True,
+        scales_noise=True,
         tuned=lambda options: partial(dpm2, options=options),
     ),
     Sampler(
@@ -75,6 +76,7 @@ BUILT_IN: tuple[Sampler, ...] = (
         default_eta=1.0,
         calls_per_step=2,
         discards_penultimate=True,
+        scales_noise=True,
     ),
 )
 

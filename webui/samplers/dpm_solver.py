@@ -139,6 +139,7 @@ def register_samplers() -> list[Sampler]:
             default_eta=1.0,
             plans_levels=True,
             ignores_schedule=True,
+            scales_noise=True,
         ),
         Sampler(
             name="DPM adaptive",

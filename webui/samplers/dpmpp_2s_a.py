@@ -77,6 +77,7 @@ def register_samplers() -> list[Sampler]:
             default_schedule="Karras",
             default_eta=1.0,
             calls_per_step=2,
+            scales_noise=True,
         ),
         Sampler(
             name="DPM++ SDE",
@@ -85,6 +86,7 @@ def register_samplers() -> list[Sampler]:
             default_schedule="Karras",
             default_eta=1.0,
             calls_per_step=2,
+            scales_noise=True,
             brownian=True,
         ),
     ]

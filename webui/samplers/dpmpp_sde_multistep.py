@@ -97,6 +97,7 @@ BUILT_IN: tuple[Sampler, ...] = (
         default_schedule="Exponential",
         default_eta=1.0,
         brownian=True,
+        scales_noise=True,
     ),
     Sampler(
         name="DPM++ 2M SDE Heun",
@@ -105,6 +106,7 @@ BUILT_IN: tuple[Sampler, ...] = (
         default_schedule="Exponential",
         default_eta=1.0,
         brownian=True,
+        scales_noise=True,
     ),
     Sampler(
         name="DPM++ 3M SDE",
@@ -113,6 +115,7 @@ BUILT_IN: tuple[Sampler, ...] = (
         default_schedule="Exponential",
         default_eta=1.0,
         brownian=True,
+        scales_noise=True,
         discards_penultimate=True,
     ),
 )

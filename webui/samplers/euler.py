@@ -53,6 +53,7 @@ BUILT_IN: tuple[Sampler, ...] = (
         integrate=euler,
         aliases=("k_euler",),
         tuned=lambda options: partial(euler, options=options),
+        scales_noise=True,
     ),
 )
 

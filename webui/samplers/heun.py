@@ -64,6 +64,7 @@ BUILT_IN: tuple[Sampler, ...] = (
         aliases=("k_heun",),
         calls_per_step=2,
         tuned=lambda options: partial(heun, options=options),
+        scales_noise=True,
     ),
     Sampler(name="HeunPP2", integrate=heunpp2, aliases=("heunpp2",), calls_per_step=3),
 )

@@ -1,0 +1,93 @@
+"""request + files -> what the pictures of a job have in common: models, contexts, grids, what modules contribute.
+
+Called by the runner once a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from webui.checkpoints.library import Library, ModelEntry
+from webui.conditioning import Contribution, embedding
+from webui.device import Compute
+from webui.engine.extra_files import ExtraFiles, extra_files
+from webui.engine.job_files import JobFiles, Recorded
+from webui.engine.models import LoadedModels
+from webui.model import Model
+from webui.pipeline.denoising import Setup, calls, prepare
+from webui.pipeline.hires import Second, second_request
+from webui.plugins.manager import Plugins
+from webui.prompt.schedule import Timeline
+from webui.request import GenerationRequest, RefinerPasses
+from webui.result import ModelFile
+from webui.upscalers import find_upscaler
+
+Contribute = Callable[[GenerationRequest, Model], Sequence[Contribution]]
+"""What the conditioning modules of a request contribute to a model's calls."""
+
+
+@dataclass
+class Preparation:
+    """Makes the set-ups of one job.  ``problems`` are sentences for the user, ``used`` the files that prompts name."""
+
+    plugins: Plugins
+    library: Library
+    models: LoadedModels
+    files: JobFiles
+    compute: Compute
+    contribute: Contribute
+    recorded: Recorded | None = None
+    problems: list[str] = field(default_factory=list)
+    used: list[ModelFile] = field(default_factory=list)
+
+    def first(self, request: GenerationRequest) -> tuple[Setup, ExtraFiles]:
+        """The set-up of the only or the first pass, and what its prompts name."""
+        wanted = (RefinerPasses.FIRST, RefinerPasses.BOTH)
+        refined = request.refiner is not None and (request.second_pass is None or request.refiner.passes in wanted)
+        return self._with_refiner(request, self.files.checkpoint, None, refined=refined)
+
+    def second(self, request: GenerationRequest, first: Setup) -> Second | None:
+        """The second pass of a request that has one; ``first`` is the first one's set-up."""
+        if request.second_pass is None:
+            return None
+        upscaler = find_upscaler(request.second_pass.upscaler, self.plugins.upscalers.values())
+        later = second_request(request)
+        sampler = self.plugins.samplers[later.sampling.sampler]
+        if request.compatibility.old_prompt_editing:
+            timeline = Timeline(calls(later, sampler))
+        else:
+            timeline = Timeline(calls(request, first.sampler), calls(later, sampler), is_second_pass=True)
+        refined = request.refiner is not None and request.refiner.passes is not RefinerPasses.FIRST
+        entry = self.files.second or self.files.checkpoint
+        setup, _ = self._with_refiner(later, entry, timeline, refined=refined)
+        if request.second_pass.reuse_conditioning:
+            setup = replace(setup, cond=first.cond, uncond=first.uncond)
+        return Second(request=later, setup=setup, upscaler=upscaler)
+
+    def _with_refiner(
+        self, request: GenerationRequest, entry: ModelEntry, timeline: Timeline | None, *, refined: bool
+    ) -> tuple[Setup, ExtraFiles]:
+        setup, extras = self._setup(request, entry, timeline)
+        if refined and self.files.refiner:
+            setup = replace(setup, refiner=self._setup(request, self.files.refiner, timeline)[0])
+        return setup, extras
+
+    def _setup(
+        self, request: GenerationRequest, entry: ModelEntry, timeline: Timeline | None
+    ) -> tuple[Setup, ExtraFiles]:
+        base = self.models.with_vae(self.models.checkpoint(entry, self.compute), self.files.vae)
+        extras = extra_files(request, self.library, base.tokenizer, self.recorded)
+        adapted = self.models.adapted(base, extras.loras, keep=len(self.files.by_role) + 1)
+        self.problems += filter(None, (extras.problem, *(file.problem for file in adapted.applied)))
+        self.used += extras.used
+        setup = prepare(
+            extras.request,
+            adapted.model,
+            self.plugins.samplers[request.sampling.sampler],
+            self.plugins.schedules[request.sampling.schedule],
+            self.contribute(request, adapted.model),
+            [embedding.load(use.word, use.path, base) for use in extras.embeddings],
+            timeline,
+        )
+        return setup, extras
