@@ -218,3 +218,12 @@ def test_a_persons_notes_on_the_checkpoint_come_first(
 ) -> None:
     (root / "Stable-diffusion/v1-5.json").write_text(notes)
     assert vae_of(library, "v1-5") == expected
+
+
+def test_pictures_may_be_embeddings_but_not_previews(root: Path, library: Library) -> None:
+    folder = root.parent / "embeddings"
+    for name in ("easy.png", "easy.preview.png", "other.preview.webp", "drawn.png", "sub/painted.WEBP", "photo.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert names(library, "embedding") == ["drawn", "easy", "sub/painted"]
+    assert library.find("easy", "embedding").path.suffix == ".pt"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from embedding_pictures import embedding_data, with_text
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import relative_error, transformers_clip
@@ -112,6 +113,48 @@ def test_files_of_several_kinds(model: Model, tmp_path: Path, name: str, shape: 
     (ink,) = embedding.words(["ink"], model.tokenizer, {"ink": path})
     vectors: Tensor = embedding.load(ink, path, model).vectors
     assert ink.vectors == len(vectors) == (shape[0] if len(shape) > 1 else 1) and vectors.shape[1] == 32
+
+
+FORMS = {
+    "AUTOMATIC1111": lambda vectors: {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": "x"},
+    "AUTOMATIC1111, older": lambda vectors: {
+        "string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(vectors)}), "step": 3
+    },
+    "diffusers": lambda vectors: {"<ink>": vectors},
+    "a tensor": lambda vectors: vectors,
+    "a list of tensors": list,
+    "a list of tables": lambda vectors: [{"<ink>": vectors[:1]}, {"<ink>": vectors[1:]}],
+    "several text encoders": lambda vectors: {"clip_g": torch.ones(3, 40), "clip_l": vectors},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("suffix", [".pt", ".bin"])
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_pickled_files_of_every_kind(model: Model, tmp_path: Path, form: str, suffix: str, as_zip: bool) -> None:
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(5))
+    path = tmp_path / f"ink{suffix}"
+    torch.save(FORMS[form](vectors), path, _use_new_zipfile_serialization=as_zip)
+    (ink,) = embedding.words(["ink"], model.tokenizer, {"ink": path})
+    assert ink.vectors == 3
+    assert torch.equal(embedding.load(ink, path, model).vectors, vectors)
+
+
+def test_a_picture_is_a_file_like_any_other(model: Model, tmp_path: Path) -> None:
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(5))
+    path = tmp_path / "drawing.png"
+    path.write_bytes(with_text(embedding_data(vectors.tolist())))
+    (ink,) = embedding.words(["ink"], model.tokenizer, {"ink": path})
+    assert ink.vectors == 2 and torch.equal(embedding.load(ink, path, model).vectors, vectors)
+    path.write_bytes(with_text(embedding_data(torch.ones(76, 32).tolist())))
+    with pytest.raises(CheckpointError, match="at most 75"):
+        embedding.words(["ink"], model.tokenizer, {"ink": path})
+
+
+def test_a_file_of_two_words_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    torch.save({"string_to_param": {"*": torch.ones(1, 4), "#": torch.ones(1, 4)}}, tmp_path / "ink.pt")
+    with pytest.raises(CheckpointError, match=r"ink\.pt has 2 words \(string_to_param\.\*, .*an embedding has one"):
+        embedding.words(["ink"], tokenizer, {"ink": tmp_path / "ink.pt"})
 
 
 def test_a_file_for_another_model_is_refused_with_both_widths(model: Model, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from embedding_pictures import embedding_data, with_text
 from safetensors.torch import save_file
-from tiny_model import TEXT, UNET, tiny_request
+from tiny_model import TEXT, UNET, picture_bytes, tiny_request
 
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library
@@ -138,6 +139,23 @@ def test_pictures_are_made_again_bit_for_bit_also_after_renaming(
     blot.rename(blot.with_name("other.safetensors"))
     write_lora(ink, seed=5)  # the name now means another file
     assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
+
+
+def test_a_picture_is_an_embedding_by_the_word_it_states(runner: Runner, settings: Settings) -> None:
+    plain = pixels(make(runner, "a Splash"))
+    path = settings.models_dir.parent / "embeddings" / "drawing.png"
+    path.parent.mkdir(exist_ok=True)
+    vectors = torch.randn(2, TEXT.width, generator=torch.Generator().manual_seed(9)).tolist()
+    path.write_bytes(with_text(embedding_data(vectors, name="Splash")))
+    (path.parent / "photo.png").write_bytes(picture_bytes())
+    data = make(runner, "a Splash, photo")
+    assert pixels(data) != plain
+    texts = read_picture_texts(data)
+    assert f'TI hashes: "Splash: {sha256(path)[:12]}"' in texts["parameters"]
+    assert {"role": "embedding", "name": "Splash", "sha256": sha256(path)} in json.loads(texts["recipe"])["models"]
+    assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
+    text = encode_picture(read_pixels(data), ".png", {"parameters": texts["parameters"]})
+    assert runner.reproduce(text, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
 
 
 def test_an_embedding_that_came_later_does_not_take_part(runner: Runner, settings: Settings) -> None:

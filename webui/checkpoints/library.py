@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from threading import Lock
 
+from webui.checkpoints import pictures
 from webui.checkpoints.hashes import HashCache
 from webui.errors import NotFoundError, unknown_name
 
@@ -174,7 +175,7 @@ class Library:
     def _scan(self, kind: str, known: dict[str, tuple[int, int, str]]) -> list[ModelEntry]:
         entries = []
         for folder in FOLDERS[kind]:
-            for found in filter(_belongs_to(kind, folder), _walk(str(self.root / folder))):
+            for found in _of_kind(kind, folder, _walk(str(self.root / folder), suffixes=_suffixes(kind))):
                 size, mtime_ns = found.stat.st_size, found.stat.st_mtime_ns
                 remembered = known.get(found.real)
                 digest = remembered[2] if remembered and remembered[:2] == (size, mtime_ns) else None
@@ -213,17 +214,39 @@ class _Found:
         """Whether it is a VAE by its name, as ``model.vae.pt`` is."""
         return f"{self.name}.".rpartition("/")[2].lower().endswith(".vae.")
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a picture by its name."""
+        return self.path.lower().endswith(pictures.SUFFIXES)
 
-def _belongs_to(kind: str, folder: str) -> Callable[[_Found], bool]:
-    """Which files of a folder are of a kind: one called ``model.vae.pt`` is a VAE wherever it lies."""
-    if kind != "vae":
-        return lambda found: not found.is_vae
-    if folder in FOLDERS["checkpoint"]:
-        return lambda found: found.is_vae
-    return lambda found: True
+    def is_free_of(self, names: Container[str]) -> bool:
+        """Whether it shows none of the files of these names: not called like one, nor a preview."""
+        return self.name not in names and not self.name.lower().endswith(".preview")
 
 
-def _walk(folder: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[_Found]:
+def _suffixes(kind: str) -> tuple[str, ...]:
+    return (*SUFFIXES, *pictures.SUFFIXES) if kind == "embedding" else SUFFIXES
+
+
+def _of_kind(kind: str, folder: str, files: Iterator[_Found]) -> Iterator[_Found]:
+    """Which files of a folder are of a kind.
+
+    One called ``model.vae.pt`` is a VAE wherever it lies.  A picture may be an embedding, unless it is called like one
+    that is there, or a preview.
+    """
+    if kind == "embedding":
+        found = list(files)
+        named = {each.name for each in found if not each.is_picture}
+        yield from (each for each in found if not each.is_picture or each.is_free_of(named))
+    elif kind == "vae":
+        yield from (each for each in files if each.is_vae or folder not in FOLDERS["checkpoint"])
+    else:
+        yield from (each for each in files if not each.is_vae)
+
+
+def _walk(
+    folder: str, below: str = "", above: tuple[str, ...] = (), suffixes: tuple[str, ...] = SUFFIXES
+) -> Iterator[_Found]:
     """Model files below ``folder``, hidden ones left out; links are followed, but not in a circle.
 
     What is missing, or goes away meanwhile, is not listed.  Paths stay texts, and links are followed once a folder:
@@ -240,8 +263,8 @@ def _walk(folder: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator
     for entry in found:
         try:
             if entry.is_dir():
-                yield from _walk(entry.path, f"{below}{entry.name}/", (*above, real))
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                yield from _walk(entry.path, f"{below}{entry.name}/", (*above, real), suffixes)
+            elif entry.name.lower().endswith(suffixes) and entry.is_file():
                 target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{entry.name}"
                 yield _Found(entry.path, target, below + entry.name.rpartition(".")[0], entry.stat())
         except OSError:

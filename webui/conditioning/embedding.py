@@ -1,16 +1,18 @@
 """Textual inversion (Gal et al. 2022, arXiv:2208.01618): files of vectors that stand in for a word of the prompt.
 
-The word is the file's name without suffix.  Called by the engine, which reads headers to know how many tokens a word
-takes, and by ``text`` for the vectors.
+The word is the file's name without suffix, or what a picture that holds an embedding states.  Called by the engine,
+which reads headers to know how many tokens a word takes, and by ``text`` for the vectors.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from webui.checkpoints import pictures
 from webui.checkpoints.formats import Header, SafetensorsFile, read_header
 from webui.errors import CheckpointError
 from webui.prompt.chunks import CHUNK_TOKENS, Word, words_in
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 _NAMES = ("emb_params", "clip_l")
 """Names of the vectors for CLIP ViT-L: AUTOMATIC1111's, and that of files for several text encoders."""
+_TERMS = "string_to_param."
+"""Before the names of vectors in AUTOMATIC1111's own .pt and .bin files, which hold one term each."""
+_LISTED = re.compile(r"\d+(\..*)?")
+"""Names of vectors in a file that is a list of tensors, or of tables of tensors."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +45,69 @@ def words(texts: Sequence[str], tokenizer: Tokenizer, files: Mapping[str, Path])
     Reads only headers, and only of files that occur.  Raises CheckpointError for one that holds no vectors.
     """
     found = dict.fromkeys(name for text in texts for name in words_in(text, tokenizer, files))
-    return tuple(
-        Word(name, tuple(tokenizer.tokenise(name)), _vectors(read_header(files[name]), files[name])[1][0])
-        for name in found
-    )
+    return tuple(Word(name, tuple(tokenizer.tokenise(name)), _shape(files[name])[0]) for name in found)
 
 
 def load(word: Word, path: Path, model: Model) -> Embedding:
     """The vectors of a file.  Raises CheckpointError when they are not as wide as the model's text encoder."""
-    import torch
-
-    file = SafetensorsFile.open(path)
-    name, (count, width) = _vectors(file.header, path)
+    vectors = _read(path).to(model.compute.device)
+    width = vectors.shape[1]
     expected = model.text_encoder.config.width
     if width != expected:
         raise CheckpointError(
             f'The embedding "{word.name}" has vectors of {width} numbers, but the text encoder of {model.name} takes '
             f"{expected}. It was made for another kind of model; use one that fits, or leave the word out."
         )
-    tensors = file.load("", torch.float32, model.compute.device, lambda tensor: tensor == name)
-    return Embedding(word, tensors[name].view(count, width))
+    return Embedding(word, vectors)
 
 
-def _vectors(header: Header, path: Path) -> tuple[str, tuple[int, int]]:
-    """The name of the tensor that holds the vectors, and (n, width).  A file's only tensor is it by any name."""
-    names = [name for name in _NAMES if name in header.tensors] or list(header.tensors)
-    shape = header.tensors[names[0]].shape if names else ()
-    if len(shape) == 1:
-        shape = (1, *shape)
-    if len(shape) != 2 or not all(shape) or (names[0] not in _NAMES and len(names) > 1):
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its name."""
+    return path.suffix.lower() in pictures.SUFFIXES
+
+
+def _shape(path: Path) -> tuple[int, int]:
+    """How many vectors of how many numbers a file holds."""
+    found = pictures.embedding_in(path) if is_picture(path) else None
+    if found is not None:
+        return _fitting((found.vectors.shape[0], found.vectors.shape[1]), path)
+    return _vectors(read_header(path), path)[1]
+
+
+def _read(path: Path) -> Tensor:
+    """The vectors of a file, (n, width), float32."""
+    import torch
+
+    found = pictures.embedding_in(path) if is_picture(path) else None
+    if found is not None:
+        return torch.from_numpy(found.vectors.copy())
+    file = SafetensorsFile.open(path)
+    names, shape = _vectors(file.header, path)
+    tensors = file.load("", torch.float32, torch.device("cpu"), lambda name: name in names)
+    return torch.cat([tensors[name].reshape(-1, shape[1]) for name in names])
+
+
+def _vectors(header: Header, path: Path) -> tuple[list[str], tuple[int, int]]:
+    """The names of the tensors that hold the vectors, and (n, width) of all of them.
+
+    Several only where the file is a list; a file's only tensor is it by any name.
+    """
+    names = list(header.tensors)
+    known = [name for name in _NAMES if name in header.tensors][:1]
+    terms = [name for name in names if name.startswith(_TERMS)]
+    listed = names if all(_LISTED.fullmatch(name) for name in names) else names[: len(names) == 1]
+    chosen = known or terms or listed
+    shapes = {header.tensors[name].shape for name in chosen}
+    if len(terms) > 1 and not known:
+        raise CheckpointError(f"{path.name} has {len(terms)} words ({', '.join(terms[:3])}); an embedding has one.")
+    widths = {shape[-1] for shape in shapes if shape}
+    if not chosen or len(widths) != 1 or not all(0 < len(shape) < 3 and all(shape) for shape in shapes):
         raise CheckpointError(f'{path.name} is no embedding: it has no tensor "{_NAMES[0]}" of shape (vectors, width).')
+    count = sum(1 if len(shape) == 1 else shape[0] for shape in (header.tensors[name].shape for name in chosen))
+    return chosen, _fitting((count, widths.pop()), path)
+
+
+def _fitting(shape: tuple[int, int], path: Path) -> tuple[int, int]:
     if shape[0] > CHUNK_TOKENS:
         raise CheckpointError(f"{path.name} has {shape[0]} vectors; at most {CHUNK_TOKENS} fit into a prompt's chunk.")
-    return names[0], (shape[0], shape[1])
+    return shape

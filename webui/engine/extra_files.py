@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from webui.checkpoints import pictures
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import embedding, lora
 from webui.conditioning.lora import LoraUse
@@ -69,7 +70,8 @@ class ExtraFiles:
     @property
     def embedding_hashes(self) -> dict[str, str]:
         """AUTOMATIC1111's short hash of each embedding by name."""
-        return {use.word.name: use.sha256[:A1111_DIGITS] for use in self.embeddings}
+        names = str.maketrans("", "", ":,")  # the signs that divide the names and hashes in a picture's text
+        return {use.word.name.translate(names): use.sha256[:A1111_DIGITS] for use in self.embeddings}
 
     @property
     def problem(self) -> str | None:
@@ -120,10 +122,19 @@ def count_tokens(text: str, library: Library, tokenizer: Tokenizer) -> tuple[int
 
 
 def embedding_entries(library: Library) -> dict[str, ModelEntry]:
-    """The embedding files by their word, the file's name without folder and suffix; of two of a name the first."""
+    """The embedding files by their word; of two of a word the first.
+
+    The word is the file's name without folder and suffix, or what a picture says, as AUTOMATIC1111 has it.  A picture
+    that holds no embedding is none.
+    """
     entries: dict[str, ModelEntry] = {}
     for entry in library.entries(EMBEDDING):
-        entries.setdefault(Path(entry.name).name, entry)
+        name = Path(entry.name).name
+        if embedding.is_picture(entry.path):
+            found = pictures.embedding_in(entry.path)
+            name = "" if found is None else found.word or name
+        if name:
+            entries.setdefault(name, entry)
     return entries
 
 
