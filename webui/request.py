@@ -16,7 +16,6 @@ from typing import Any, Self
 
 from webui.errors import RequestError
 from webui.records import (
-    MAX_PROMPT,
     build,
     check_choice,
     check_digest,
@@ -28,8 +27,6 @@ from webui.records import (
     plain,
     shown,
 )
-
-__all__ = ["MAX_PROMPT"]
 
 MAX_SEED = 2**53 - 1
 """Largest seed: the largest whole number that JSON, JavaScript and a number box keep exactly."""
