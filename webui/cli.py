@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args, get_origin, ge
 
 from webui import __version__
 from webui.errors import PictureError, RequestError, WebUIError
+from webui.records import plain
 from webui.request import (
     GenerationRequest,
     InpaintArea,
@@ -31,7 +32,6 @@ from webui.request import (
     MaskMode,
     ResizeMode,
     Sampling,
-    Size,
     StartImage,
 )
 from webui.settings import PROJECT_ROOT, Settings
@@ -176,6 +176,14 @@ def _add_generate(commands: Any) -> None:
         generate.add_argument(f"--{option}", choices=[member.value for member in choices], metavar="WORDS")
     generate.add_argument("--mask-blur", type=int, default=4, metavar="PIXELS")
     generate.add_argument("--padding", type=int, default=32, metavar="PIXELS", help="around an area painted alone")
+    generate.add_argument("--style", action="append", metavar="NAME", help="a style of styles.csv; may be repeated")
+    generate.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="any field of the request by its name in the API (/docs), for example second_pass.scale=2, "
+        "noise.variation_strength=0.2 or tiling=true; may be repeated",
+    )
     generate.add_argument("--out", type=Path, metavar="FILE_OR_FOLDER", help="default: the outputs folder")
     _add_folders(generate)
     _add_compute(generate)
@@ -308,35 +316,47 @@ def _runner(parsed: argparse.Namespace) -> Runner:
 
 def _request(parsed: argparse.Namespace, runner: Runner) -> GenerationRequest:
     """The request that the options mean; what was not said comes from the model's own recommendations."""
-    from webui.engine.catalogue import CheckpointEntry
+    from webui.engine.catalogue import CheckpointEntry, with_advice
 
     model = CheckpointEntry(runner.library.find(parsed.checkpoint), runner.plugins)
-    defaults = Sampling()
-    said = {
-        "sampler": parsed.sampler,
-        "schedule": parsed.schedule,
-        "steps": parsed.steps,
-        "cfg_scale": parsed.cfg_scale,
+    sampling = {name: getattr(parsed, name) for name in ("sampler", "schedule", "steps", "cfg_scale", "eta")}
+    size = {"width": parsed.width, "height": parsed.height}
+    start = _start(parsed, runner)
+    body: dict[str, Any] = {
+        "prompt": parsed.prompt,
+        "negative_prompt": parsed.negative,
+        "styles": parsed.style or [],
+        "size": {name: value for name, value in size.items() if value is not None},
+        "sampling": {name: value for name, value in sampling.items() if value is not None},
+        "seed": None if parsed.seed in (None, -1) else parsed.seed,
+        "batch_size": parsed.batch_size,
+        "batch_count": parsed.batch_count,
+        "clip_skip": parsed.clip_skip,
+        "checkpoint": parsed.checkpoint,
+        "start": plain(start) if start else None,
     }
-    advised = {**{name: getattr(defaults, name) for name in said}, **model.defaults}
-    sampling = Sampling(
-        **{name: advised[name] if value is None else value for name, value in said.items()}, eta=parsed.eta
-    )
-    return GenerationRequest(
-        prompt=parsed.prompt,
-        negative_prompt=parsed.negative,
-        size=Size(
-            width=model.native_size if parsed.width is None else parsed.width,
-            height=model.native_size if parsed.height is None else parsed.height,
-        ),
-        sampling=sampling,
-        seed=None if parsed.seed in (None, -1) else parsed.seed,
-        batch_size=parsed.batch_size,
-        batch_count=parsed.batch_count,
-        clip_skip=parsed.clip_skip,
-        checkpoint=parsed.checkpoint,
-        start=_start(parsed, runner),
-    )
+    for pair in parsed.set or ():
+        _set(body, pair)
+    return GenerationRequest.from_dict(with_advice(body, model))
+
+
+def _set(body: dict[str, Any], pair: str) -> None:
+    """Put one ``NAME=VALUE`` of ``--set`` into the plain request; the name is a path with dots."""
+    path, equals, text = pair.partition("=")
+    if not equals or not all(path.split(".")):
+        raise RequestError(f'--set {pair}: it must be NAME=VALUE, for example "second_pass.scale=2".')
+    *parents, last = path.split(".")
+    part: Any = body
+    for name in parents:
+        if part.get(name) is None:
+            part[name] = {}
+        part = part[name]
+        if not isinstance(part, dict):
+            raise RequestError(f'--set {pair}: "{name}" is one value and has no parts.')
+    try:
+        part[last] = json.loads(text)
+    except ValueError:
+        part[last] = text
 
 
 def _start(parsed: argparse.Namespace, runner: Runner) -> StartImage | None:

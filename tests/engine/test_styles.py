@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from tiny_model import tiny_request
 
-from webui.engine.engine import Engine, styled
+from webui.engine.engine import Engine
+from webui.engine.resolve import styled
 from webui.errors import RequestError
 from webui.prompt.styles import Style, Styles
 from webui.request import GenerationRequest, SecondPass

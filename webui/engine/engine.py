@@ -25,7 +25,7 @@ from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import TRAINING, Event, Job, JobState, Output, Progress
 from webui.engine.ledger import Ledger, told_again
 from webui.engine.outputs import OutputFolder
-from webui.engine.resolve import read_back, resolve
+from webui.engine.resolve import read_back, resolve, styled
 from webui.engine.store import JobStore
 from webui.engine.training import TrainingQueue, read_request
 from webui.engine.training_view import TrainingView, TrainingViews
@@ -416,20 +416,3 @@ class Engine:
     def _note_problem(self, sentence: str) -> None:
         if sentence not in self._problems and len(self._problems) < MAX_PROBLEMS:
             self._problems.append(sentence)
-
-
-def styled(request: GenerationRequest, styles: Styles) -> GenerationRequest:
-    """The request with its styles put around its prompts, those of a second pass of its own too.
-
-    Raises RequestError for a style that is not there.
-    """
-    prompt, negative_prompt = styles.apply(request.styles, request.prompt, request.negative_prompt)
-    second = request.second_pass
-    if second is not None:
-        own, own_negative = styles.apply(request.styles, second.prompt, second.negative_prompt)
-        second = replace(
-            second,
-            prompt=own if second.prompt else "",
-            negative_prompt=own_negative if second.negative_prompt else "",
-        )
-    return replace(request, prompt=prompt, negative_prompt=negative_prompt, second_pass=second, styles=())

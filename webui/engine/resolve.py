@@ -13,6 +13,7 @@ from webui.metadata import infotext
 from webui.metadata.infotext import Infotext, ReadBack
 from webui.plugins.manager import Plugins
 from webui.prompt.extra_networks import extract
+from webui.prompt.styles import Styles
 from webui.request import BUILT_IN_VAE, GenerationRequest, SecondPass
 from webui.samplers import Sampler, find_sampler
 from webui.upscalers import find_upscaler
@@ -77,6 +78,23 @@ def _second_pass(request: GenerationRequest, plugins: Plugins, library: Library)
         schedule=schedule.name,
         checkpoint=library.find(second.checkpoint).name if second.checkpoint else None,
     )
+
+
+def styled(request: GenerationRequest, styles: Styles) -> GenerationRequest:
+    """The request with its styles put around its prompts, those of a second pass of its own too.
+
+    Raises RequestError for a style that is not there.
+    """
+    prompt, negative_prompt = styles.apply(request.styles, request.prompt, request.negative_prompt)
+    second = request.second_pass
+    if second is not None:
+        own, own_negative = styles.apply(request.styles, second.prompt, second.negative_prompt)
+        second = replace(
+            second,
+            prompt=own if second.prompt else "",
+            negative_prompt=own_negative if second.negative_prompt else "",
+        )
+    return replace(request, prompt=prompt, negative_prompt=negative_prompt, second_pass=second, styles=())
 
 
 def read_back(parsed: Infotext, plugins: Plugins) -> ReadBack:

@@ -31,7 +31,7 @@ from webui.engine.outputs import OutputFolder
 from webui.engine.preparing import Preparation
 from webui.engine.progress import Clock, Previews
 from webui.engine.reproduce import Reproduction
-from webui.engine.resolve import resolve, schedule_label
+from webui.engine.resolve import resolve, schedule_label, styled
 from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError, unknown_name
 from webui.images.pixels import read_pixels
 from webui.metadata import infotext
@@ -48,6 +48,7 @@ from webui.pipeline.run import run_group
 from webui.plugins.manager import Plugins
 from webui.prompt.comments import without_comments
 from webui.prompt.dynamic import with_choices
+from webui.prompt.styles import Styles
 from webui.prompt.wildcards import Wildcards
 from webui.request import GenerationRequest
 from webui.result import Environment, MadePicture, ModelFile, Pixels
@@ -316,6 +317,8 @@ class Runner:
 
     def _resolved(self, request: GenerationRequest) -> GenerationRequest:
         """Resolved against the models folder; looks at it again for a name that was not there before."""
+        if request.styles:
+            request = styled(request, Styles.read([self.settings.styles_file]))
         try:
             return resolve(request, self.plugins, self.library)
         except (RequestError, NotFoundError):
