@@ -73,6 +73,65 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def write_hypernet(path: Path, widths: tuple[int, ...] = (16, 32), seed: int = 0) -> Path:
+    """A file as AUTOMATIC1111 writes it."""
+    torch.manual_seed(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def chain(width: int) -> dict[str, torch.Tensor]:
+        sizes = {"linear.0": (2 * width, width), "linear.2": (width, 2 * width)}
+        weights = {f"{name}.weight": torch.randn(*size) * 0.2 for name, size in sizes.items()}
+        return {**weights, **{f"{name}.bias": torch.randn(size[0]) * 0.1 for name, size in sizes.items()}}
+
+    state = {"step": 100, "name": path.stem, "layer_structure": [1, 2, 1], "activation_func": "relu",
+             "is_layer_norm": False, "activate_output": False, "sd_checkpoint": None}  # fmt: skip
+    torch.save({**{width: (chain(width), chain(width)) for width in widths}, **state}, path)
+    return path
+
+
+def test_a_hypernetwork_changes_the_picture_and_leaves_the_model(runner: Runner, settings: Settings) -> None:
+    path = write_hypernet(settings.models_dir / "hypernetworks" / "drawn" / "ink.pt")
+    plain = make(runner, "a square")
+    model = runner.models.checkpoint(runner.library.find("tiny"), runner.compute)
+    before = {name: tensor.clone() for name, tensor in model.unet.state_dict().items()}
+    data = make(runner, "a square<hypernet:ink:0.8>")
+    assert pixels(data) != pixels(plain) and pixels(make(runner, "a square<hypernet:ink:0>")) == pixels(plain)
+    assert pixels(make(runner, "a square<hypernet:ink>")) != pixels(data)
+    twice = make(runner, "a square<hypernet:ink:0.8><hypernet:drawn/ink:0.8>")
+    assert pixels(twice) not in (pixels(data), pixels(make(runner, "a square<hypernet:ink:1.6>")))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.unet.state_dict().items())
+    assert pixels(make(runner, "a square")) == pixels(plain)
+    texts = read_picture_texts(data)
+    assert texts["parameters"].startswith("a square<hypernet:ink:0.8>\n") and "hashes" not in texts["parameters"]
+    assert {"role": "hypernet", "name": "ink", "sha256": sha256(path)} in json.loads(texts["recipe"])["models"]
+    assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
+    path.rename(path.with_name("moved.pt"))
+    assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
+    path.with_name("moved.pt").unlink()
+    verdict = runner.reproduce(data, lambda report: None, Control())
+    assert verdict.outcome is Outcome.CANNOT_RUN
+    assert any('The hypernetwork "ink" with SHA-256' in reason for reason in verdict.reasons)
+
+
+def test_what_of_a_hypernetwork_has_no_place_is_told_or_refused(runner: Runner, settings: Settings) -> None:
+    folder = settings.models_dir / "hypernetworks"
+    write_hypernet(folder / "part.pt", (32, 768, 1280))
+    write_hypernet(folder / "none.pt", (768,))
+    save_file({"x": torch.ones(1)}, folder / "other.safetensors")
+    told: list[Report] = []
+    make(runner, "a <hypernet:part> square", told)
+    problems = [report.data["sentence"] for report in told if report.kind == "problem"]
+    assert problems == ['Of the hypernetwork "part", the networks for 768, 1280 numbers have no place in this model.']
+    with pytest.raises(CheckpointError, match='"none" changes nothing in the model tiny: it is for attention over 768'):
+        make(runner, "a <hypernet:none> square")
+    with pytest.raises(
+        CheckpointError, match=r"other\.safetensors is no hypernetwork that can be used: it has no tens"
+    ):
+        make(runner, "a <hypernet:other> square")
+    with pytest.raises(RequestError, match='There is no hypernetwork named "prt"; did you mean "part"'):
+        make(runner, "a <hypernet:prt> square")
+
+
 def test_a_lora_changes_the_picture_and_leaves_the_model(runner: Runner, ink: Path) -> None:
     plain = pixels(make(runner, "a red square"))
     strong = pixels(make(runner, "a red square<lora:ink:1>"))
@@ -201,10 +260,10 @@ def test_what_has_no_effect_is_told_or_refused(runner: Runner, settings: Setting
     told: list[Report] = []
     for _ in range(2):  # the second time from memory
         told.clear()
-        make(runner, "a <lora:part> <hypernet:x:1> square", told)
+        make(runner, "a <lora:part> <style:x:1> square", told)
         problems = [report.data["sentence"] for report in told if report.kind == "problem"]
         assert any('Of the LoRA "part"' in problem and "3 are not known here" in problem for problem in problems)
-        assert any("<hypernet:x:1>" in problem for problem in problems)
+        assert any("<style:x:1>" in problem for problem in problems)
     save_file({"x": torch.ones(1)}, settings.models_dir / "LyCORIS" / "none.safetensors")
     runner.library.refresh()
     with pytest.raises(CheckpointError, match="changes nothing in the model tiny"):

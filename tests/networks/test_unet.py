@@ -224,6 +224,7 @@ def every_opening(network: UNet, x: Tensor) -> dict[str, Openings]:
         "extra context with bias": Openings(extra_context=tokens, extra_context_bias=torch.randn(1, 4, 1, 1)),
         "attention bias": Openings(attention_bias=torch.randn(2, 77, 1, 1)),
         "weight deltas": Openings(weight_deltas={"out.2.weight": torch.ones_like(network.out[2].weight)}),
+        "source changes": Openings(source_changes=(lambda keys, values: (keys * 2, values),)),
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.prompt.extra_networks import LoraTag, extract
+from webui.prompt.extra_networks import HypernetTag, LoraTag, extract
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,29 @@ def test_malformed_tags_stay_text(text: str) -> None:
 
 
 def test_several_at_once_and_tags_of_other_words() -> None:
-    found = extract("<lora:a:1>b<hypernet:c:0.5><lora:a:0.5>\n<lora:d>")
+    found = extract("<lora:a:1>b<style:c:0.5><lora:a:0.5>\n<lora:d>")
     assert found.text == "b\n"
-    assert [tag.name for tag in found.loras] == ["a", "a", "d"] and found.others == ("<hypernet:c:0.5>",)
+    assert [tag.name for tag in found.loras] == ["a", "a", "d"] and found.others == ("<style:c:0.5>",)
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("<hypernet:ink>", HypernetTag("ink")),
+        ("<hypernet:ink:0.8>", HypernetTag("ink", 0.8)),
+        ("<hypernet:folder/ink v2:-1:ignored>", HypernetTag("folder/ink v2", -1.0)),
+        ("<hypernet:a=b:ink:2>", HypernetTag("ink", 2.0)),
+    ],
+)
+def test_hypernetworks(tag: str, expected: HypernetTag) -> None:
+    found = extract(f"a {tag} cat")
+    assert found.text == "a  cat" and found.hypernets == (expected,) and found.others == ()
+
+
+@pytest.mark.parametrize("tag", ["<hypernet::1>", "<hypernet:ink:strong>", "<hypernet:ink:nan>", "<hypernet:a=b>"])
+def test_a_hypernetworks_tag_that_means_nothing_is_taken_out(tag: str) -> None:
+    found = extract(f"a {tag} cat")
+    assert found.text == "a  cat" and found.hypernets == () and found.others == (tag,)
 
 
 @given(st.text(alphabet="<>:=.lora 1\n\\(é", max_size=60) | st.text(max_size=60))

@@ -25,6 +25,7 @@ FOLDERS = {
     "vae": ("VAE", "Stable-diffusion"),
     "clip": ("CLIP",),
     "lora": ("Lora", "LyCORIS"),
+    "hypernet": ("hypernetworks",),
     "controlnet": ("ControlNet",),
     "upscaler": ("ESRGAN", "RealESRGAN", "SwinIR", "DAT", "HAT", "ScuNET"),
     "face": ("GFPGAN", "Codeformer", "face"),
@@ -34,7 +35,7 @@ FOLDERS = {
 
 A VAE lies in its folder, or, with ``.vae.`` in its name, beside the checkpoints.
 """
-_SPOKEN = {"lora": "LoRA", "vae": "VAE"}
+_SPOKEN = {"lora": "LoRA", "vae": "VAE", "hypernet": "hypernetwork"}
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 STARTER = "starter"
 """File stem of the embedded model: the default only when no other checkpoint is there."""

@@ -1,4 +1,7 @@
-"""The files that a prompt names: LoRAs by tag, embeddings by word.  Torch-free; called by the runner for each job."""
+"""The files that a prompt names: LoRAs and hypernetworks by tag, embeddings by word.
+
+Torch-free; called by the runner for each job.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from pathlib import Path
 from webui.checkpoints import pictures
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import embedding, lora
+from webui.conditioning.hypernetwork import HypernetUse
 from webui.conditioning.lora import LoraUse
 from webui.engine.job_files import Recorded
 from webui.errors import WebUIError
 from webui.prompt import chunks
 from webui.prompt.chunks import Word
 from webui.prompt.comments import without_comments
-from webui.prompt.extra_networks import LoraTag, extract
+from webui.prompt.extra_networks import HypernetTag, LoraTag, extract
 from webui.prompt.schedule import Timeline, schedule
 from webui.prompt.tokenizer import Tokenizer
 from webui.request import GenerationRequest
@@ -24,6 +28,7 @@ from webui.result import ModelFile
 
 LORA = "lora"
 EMBEDDING = "embedding"
+HYPERNET = "hypernet"
 A1111_DIGITS = 12
 """Digits of a LoRA's or embedding's hash that AUTOMATIC1111 writes."""
 
@@ -45,7 +50,7 @@ class ExtraFiles:
     """What a request's prompts name beside the checkpoint.  ``loras`` holds each file once, its weights added up.
 
     ``request`` is the request with comments taken out of its prompts and the tags out of the first, ``ignored`` the
-    tags of kinds that nobody reads.
+    tags of kinds that nobody reads.  ``hypernets`` stand in the order of their tags.
     ``names`` are the LoRAs' files by every name that the prompt uses.
     """
 
@@ -54,13 +59,15 @@ class ExtraFiles:
     embeddings: tuple[EmbeddingUse, ...] = ()
     ignored: tuple[str, ...] = ()
     names: tuple[LoraUse, ...] = ()
+    hypernets: tuple[HypernetUse, ...] = ()
 
     @property
     def used(self) -> tuple[ModelFile, ...]:
         """The files for the recipe, by the names that the prompt uses."""
         loras = (ModelFile(role=LORA, name=use.name, sha256=use.sha256) for use in self.names)
         words = (ModelFile(role=EMBEDDING, name=use.word.name, sha256=use.sha256) for use in self.embeddings)
-        return tuple(dict.fromkeys((*loras, *words)))
+        hypernets = (ModelFile(role=HYPERNET, name=use.name, sha256=use.sha256) for use in self.hypernets)
+        return tuple(dict.fromkeys((*loras, *hypernets, *words)))
 
     @cached_property
     def lora_hashes(self) -> dict[str, str]:
@@ -79,7 +86,8 @@ class ExtraFiles:
         if not self.ignored:
             return None
         return (
-            f"The prompt's {', '.join(self.ignored[:3])} was taken out without effect: only <lora:name> is known here."
+            f"The prompt's {', '.join(self.ignored[:3])} was taken out without effect: "
+            "only <lora:name:weight> and <hypernet:name:multiplier> are known here."
         )
 
 
@@ -88,7 +96,8 @@ def extra_files(
 ) -> ExtraFiles:
     """The files that a request's prompts name, in the models folder or, where given, among those ``recorded``.
 
-    Raises RequestError for a LoRA that is not there, CheckpointError for an embedding that cannot be read.
+    Raises RequestError for a LoRA or hypernetwork that is not there, CheckpointError for an embedding that cannot be
+    read.
     """
     extracted = extract(without_comments(request.prompt))
     plain = replace(request, prompt=extracted.text, negative_prompt=without_comments(request.negative_prompt))
@@ -104,6 +113,7 @@ def extra_files(
         ),
         ignored=extracted.others,
         names=tuple({use.name: use for use in uses}.values()),
+        hypernets=tuple(_hypernet_use(tag, library, recorded) for tag in extracted.hypernets),
     )
 
 
@@ -163,3 +173,8 @@ def _of_role(recorded: Recorded, role: str) -> dict[str, ModelEntry]:
 def _lora_use(tag: LoraTag, library: Library, recorded: Recorded | None) -> LoraUse:
     entry = (recorded or {}).get((LORA, tag.name)) or library.find(tag.name, LORA)
     return LoraUse(tag.name, entry.path, library.sha256(entry), tag.text_weight, tag.unet_weight, tag.ranks)
+
+
+def _hypernet_use(tag: HypernetTag, library: Library, recorded: Recorded | None) -> HypernetUse:
+    entry = (recorded or {}).get((HYPERNET, tag.name)) or library.find(tag.name, HYPERNET)
+    return HypernetUse(tag.name, entry.path, library.sha256(entry), tag.multiplier)

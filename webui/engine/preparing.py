@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from webui.checkpoints.library import Library, ModelEntry
-from webui.conditioning import Contribution, embedding
+from webui.conditioning import Contribution, embedding, hypernetwork
 from webui.device import Compute
 from webui.engine.extra_files import ExtraFiles, extra_files
 from webui.engine.job_files import JobFiles, Recorded
@@ -81,12 +81,17 @@ class Preparation:
         adapted = self.models.adapted(base, extras.loras, keep=len(self.files.by_role) + 1)
         self.problems += filter(None, (extras.problem, *(file.problem for file in adapted.applied)))
         self.used += extras.used
+        contributions = [*self.contribute(request, adapted.model)]
+        if extras.hypernets:
+            contributed, problems = hypernetwork.contribution(extras.hypernets, adapted.model)
+            contributions.append(contributed)
+            self.problems += problems
         setup = prepare(
             extras.request,
             adapted.model,
             self.plugins.samplers[request.sampling.sampler],
             self.plugins.schedules[request.sampling.schedule],
-            self.contribute(request, adapted.model),
+            contributions,
             [embedding.load(use.word, use.path, base) for use in extras.embeddings],
             timeline,
         )

@@ -40,7 +40,7 @@ NOT_RECORDED = (
     "the digest of the pixels",
 )
 """What a picture that has AUTOMATIC1111's ``parameters`` and no recipe does not tell."""
-_ROLES = {"lora": "LoRA"}
+_ROLES = {"lora": "LoRA", "hypernet": "hypernetwork"}
 INTERRUPTED = "It was interrupted."
 HIRES_FIX = "It was enlarged by AUTOMATIC1111's hires fix, whose values could not be read."
 FROM_A_PICTURE = "It was made from another picture (Denoising strength is set), which its text does not hold."

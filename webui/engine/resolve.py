@@ -25,11 +25,11 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
     for use in request.modules:
         if use.name not in plugins.conditioning_modules:
             raise unknown_name("conditioning module", use.name, plugins.conditioning_modules)
-    for tag in (
-        *extract(request.prompt).loras,
-        *extract(request.second_pass.prompt if request.second_pass else "").loras,
-    ):
-        library.find(tag.name, "lora")
+    for prompt in (request.prompt, request.second_pass.prompt if request.second_pass else ""):
+        extracted = extract(prompt)
+        for kind, tags in (("lora", extracted.loras), ("hypernet", extracted.hypernets)):
+            for tag in tags:
+                library.find(tag.name, kind)
     checkpoint = library.find(request.checkpoint)
     vae = library.vae_for(checkpoint, request.vae)
     request = replace(

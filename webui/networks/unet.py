@@ -11,7 +11,7 @@ Adapters never patch the network: they fill :class:`Openings`, which one call re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -26,6 +26,8 @@ from webui.networks.kernels import Conv3x3, Linear, linear
 
 Depths = tuple[tuple[int, ...], ...]
 Name = TypeVar("Name", str, int)
+SourceChange = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""What attention takes its keys and its values from, (B, T, D) each, to what it takes them from instead."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ class Openings:
     (B, T, h, w) is added to the logits of cross-attention to the prompt's tokens at each latent place; h and w may be
     1, and are resampled (nearest) to each resolution;
     ``extra_context_bias`` is the same for the extra tokens.  ``extra_channels`` (B, C', h, w) are concatenated to the
-    latent.  ``weight_deltas`` are added to parameters, by name, for the call only.
+    latent.  ``weight_deltas`` are added to parameters, by name, for the call only.  ``source_changes`` change, one
+    after the other, what every attention takes its keys and values from, be it the latent's places or the context.
     """
 
     skip_residuals: tuple[Tensor, ...] = ()
@@ -177,9 +180,10 @@ class Openings:
     extra_context_bias: Tensor | None = None
     extra_channels: Tensor | None = None
     weight_deltas: Mapping[str, Tensor] = field(default_factory=dict)
+    source_changes: tuple[SourceChange, ...] = ()
 
     def merged(self, other: Openings) -> Openings:
-        """Both at once: residuals, biases and deltas add up; tokens and channels stand one after the other."""
+        """Both at once: residuals, biases and deltas add up; tokens, channels and changes stand one after the other."""
         return Openings(
             skip_residuals=_sum_each(self.skip_residuals, other.skip_residuals),
             middle_residual=_sum(self.middle_residual, other.middle_residual),
@@ -189,6 +193,7 @@ class Openings:
             extra_context_bias=_joined_bias(self, other),
             extra_channels=_joined(self.extra_channels, other.extra_channels),
             weight_deltas=_sum_named(self.weight_deltas, other.weight_deltas),
+            source_changes=self.source_changes + other.source_changes,
         )
 
 
@@ -247,23 +252,27 @@ def _resampled(bias: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What cross-attention reads: all tokens (B, T, D), and the bias (B, T, h, w) on their logits."""
+    """What cross-attention reads: all tokens (B, T, D), and the bias (B, T, h, w) on their logits.
+
+    ``changes`` are those to the source of every attention.
+    """
 
     context: Tensor
     bias: Tensor | None
+    changes: tuple[SourceChange, ...] = ()
 
     @classmethod
     def of(cls, context: Tensor, openings: Openings) -> _Reading:
         extra = openings.extra_context
         if extra is None:
-            return cls(context, openings.attention_bias)
+            return cls(context, openings.attention_bias, openings.source_changes)
         tokens = torch.cat([context, extra.to(context).expand(len(context), -1, -1)], dim=1)
         prompt_bias, extra_bias = openings.attention_bias, openings.extra_context_bias
         if prompt_bias is None and extra_bias is None:
-            return cls(tokens, None)
+            return cls(tokens, None, openings.source_changes)
         zeros = context.new_zeros(1, context.shape[1], 1, 1)
         whole = Openings(extra_context=context, extra_context_bias=zeros if prompt_bias is None else prompt_bias)
-        return cls(tokens, _joined_bias(whole, openings))
+        return cls(tokens, _joined_bias(whole, openings), openings.source_changes)
 
     def bias_at(self, size: tuple[int, int]) -> Tensor | None:
         """The bias as attention takes it, (B, 1, h * w, T), or None."""
@@ -510,7 +519,7 @@ class _SpatialTransformer(nn.Module):
         tokens = _project(self.norm(x).permute(0, 2, 3, 1).flatten(1, 2), self.proj_in)
         bias = reading.bias_at(size)
         for block in self.transformer_blocks:
-            tokens = block(tokens, reading.context, bias)
+            tokens = block(tokens, reading, bias)
         return _project(tokens, self.proj_out).transpose(1, 2).view(x.shape) + x  # channels_last, like x
 
 
@@ -537,10 +546,10 @@ class _TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, reading: _Reading, bias: Tensor | None) -> Tensor:
         normed = self.norm1(x)
-        x = x + self.attn1(normed, normed)
-        x = x + self.attn2(self.norm2(x), context, bias)
+        x = x + self.attn1(normed, normed, None, reading.changes)
+        x = x + self.attn2(self.norm2(x), reading.context, bias, reading.changes)
         total: Tensor = x + self.ff(self.norm3(x))
         return total
 
@@ -554,8 +563,13 @@ class _Attention(nn.Module):
         self.to_v = Linear(source_width, width, bias=False)
         self.to_out = nn.Sequential(Linear(width, width))
 
-    def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
-        gathered: Tensor = self.to_out(attention(self.to_q(x), self.to_k(source), self.to_v(source), self.heads, bias))
+    def forward(
+        self, x: Tensor, source: Tensor, bias: Tensor | None = None, changes: tuple[SourceChange, ...] = ()
+    ) -> Tensor:
+        keys, values = source, source
+        for change in changes:
+            keys, values = change(keys, values)
+        gathered: Tensor = self.to_out(attention(self.to_q(x), self.to_k(keys), self.to_v(values), self.heads, bias))
         return gathered
 
 

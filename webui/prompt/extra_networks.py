@@ -1,4 +1,4 @@
-"""Tags in a prompt that name networks, ``<lora:name:0.8>``, and the prompt without them.
+"""Tags in a prompt that name networks, ``<lora:name:0.8>``, ``<hypernet:name:1>``, and the prompt without them.
 
 Rules of AUTOMATIC1111 ``modules/extra_networks.py`` and ``extensions-builtin/Lora/extra_networks_lora.py``: a tag is
 ``<word:arguments>``, arguments are divided by colons, ``te=``, ``unet=`` and ``dyn=`` may be named, the rest counts by
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 _TAG = re.compile(r"<(\w+):([^>]+)>")
 _LORA_WORDS = ("lora", "lyco")
+_HYPERNET = "hypernet"
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,20 @@ class LoraTag:
 
 
 @dataclass(frozen=True)
+class HypernetTag:
+    """``<hypernet:name:multiplier>``."""
+
+    name: str
+    multiplier: float = 1.0
+
+
+@dataclass(frozen=True)
 class Extracted:
-    """A prompt without its tags, the LoRA tags in their order, and tags of other words, whole, in theirs."""
+    """A prompt without its tags, those of each kind in their order, and those that mean nothing, whole, in theirs."""
 
     text: str
     loras: tuple[LoraTag, ...] = ()
+    hypernets: tuple[HypernetTag, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -42,9 +52,13 @@ def extract(prompt: str) -> Extracted:
     (LoraTag(name='ink', text_weight=0.8, unet_weight=0.8, ranks=None),)
     """
     loras: list[LoraTag] = []
+    hypernets: list[HypernetTag] = []
     others: list[str] = []
 
     def take(found: re.Match[str]) -> str:
+        if found[1] == _HYPERNET and (hypernet := _hypernet(found[2].split(":"))):
+            hypernets.append(hypernet)
+            return ""
         if found[1] not in _LORA_WORDS:
             others.append(found[0])
             return ""
@@ -56,7 +70,7 @@ def extract(prompt: str) -> Extracted:
 
     end = prompt.rfind(">") + 1  # behind it no tag ends, and each "<a:" would be followed to the end of the text
     text = _TAG.sub(take, prompt[:end]) + prompt[end:]
-    return Extracted(text, tuple(loras), tuple(others))
+    return Extracted(text, tuple(loras), tuple(hypernets), tuple(others))
 
 
 def _lora(items: list[str]) -> LoraTag | None:
@@ -72,6 +86,15 @@ def _lora(items: list[str]) -> LoraTag | None:
     except ValueError:
         return None
     return LoraTag(name, text_weight, unet_weight, kept) if name and (kept is None or kept > 0) else None
+
+
+def _hypernet(items: list[str]) -> HypernetTag | None:
+    """The tag with these arguments, None when they mean none."""
+    name, *places = [item for item in items if item.count("=") != 1] or [""]
+    try:
+        return HypernetTag(name, _weight(places[0] if places else None, 1.0)) if name else None
+    except ValueError:
+        return None
 
 
 def _weight(text: str | None, default: float) -> float:
