@@ -15,6 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     from webui.conditioning import ConditioningModule
     from webui.diffusion.schedules import Schedule
+    from webui.faces import FaceRestorer
     from webui.families import ModelFamily
     from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
@@ -80,6 +81,14 @@ class Hooks:
     @hookspec
     def register_upscalers(self) -> Sequence[Upscaler]:
         """Return upscalers, which make a picture or a latent larger for the second pass and for Extras.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_face_restorers(self) -> Sequence[FaceRestorer]:
+        """Return face restorers, which mend the faces of a finished picture.
 
         Server and worker, once at start.  Raising registers nothing.
         """

@@ -24,11 +24,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from webui.checkpoints.formats import PICKLE_SUFFIXES, SafetensorsFile
+from webui.checkpoints.formats import SafetensorsFile
 from webui.device import Compute
-from webui.errors import CheckpointError, NotFoundError, UnsafeFileError
+from webui.errors import CheckpointError, NotFoundError
 from webui.result import Pixels
 
+SETS = ("params_ema.", "params-ema.", "params.", "model_state_dict.", "net_g.")
+"""Names that trainers of picture networks put before those of a set of weights, the best one first."""
+FACE_CALLS: Mapping[str, Mapping[str, Any]] = {
+    "GFPGAN": {"return_rgb": False, "randomize_noise": False},
+    "CodeFormer": {"adain": True},
+}
+"""How networks of faces are called that see levels from -1 to 1.  GFPGAN's noise is the one in its file, not drawn anew
+at each call as in AUTOMATIC1111: the same face is always mended the same way."""
 MISSING = "This needs the Python package spandrel; install it: pip install --no-deps spandrel einops."
 
 
@@ -147,6 +155,22 @@ class PictureNetwork:
         result: Pixels = (255.0 * made[0].clamp(0, 1).permute(1, 2, 0)).round().to(torch.uint8).numpy()
         return np.ascontiguousarray(result[:, :, ::-1]) if bgr else result
 
+    def repaired(self, face: Pixels, weight: float) -> Pixels:
+        """A face cut out upright, (512, 512, 3) uint8, mended; ``weight`` is CodeFormer's (0 strongest, 1 least)."""
+        options = FACE_CALLS.get(self.architecture)
+        if options is None:
+            return self(face)
+        if self.architecture == "CodeFormer":
+            options = {**options, "weight": weight}
+        x = torch.from_numpy(np.ascontiguousarray(face)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.inference_mode():
+            made = self.descriptor.model(x.to(self.descriptor.device, self.descriptor.dtype), **options)[0]
+        if not torch.isfinite(made).all():
+            raise CheckpointError(f"{self.name} answered with values that are no numbers; its file may be damaged.")
+        levels = (made[0].float().cpu().clamp(-1, 1) + 1) / 2 * 255
+        result: Pixels = levels.permute(1, 2, 0).round().to(torch.uint8).numpy()
+        return result
+
     def run(self, x: Tensor) -> Tensor:
         """The network's answer, float32 on the CPU; asked again in fp32 when fp16 was not wide enough."""
         y = self._run(x)
@@ -166,8 +190,8 @@ class PictureNetwork:
         return y.reshape(batch, channels, *y.shape[2:]).float().cpu()
 
 
-def build(tensors: Mapping[str, Any], name: str, compute: Compute) -> PictureNetwork:
-    """The network of a file's contents (tensors by name, perhaps below "params_ema", "state_dict" and the like).
+def build(tensors: Mapping[str, Tensor], name: str, compute: Compute) -> PictureNetwork:
+    """The network of a file's tensors.
 
     fp16 on devices that compute so, if the network bears it; else fp32, on a CPU always: these networks are small, and
     bf16's 8 bits would show as steps in smooth colours.  Raises CheckpointError for what is no such network.
@@ -191,26 +215,18 @@ def build(tensors: Mapping[str, Any], name: str, compute: Compute) -> PictureNet
     return PictureNetwork(descriptor.to(compute.device, dtype).eval(), name)
 
 
-def read_tensors(path: Path) -> Mapping[str, Any]:
-    """What is in a model file, tensors on the CPU; of a pickle (.pth) plain values and tensors are read, nothing else.
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a model file of any form, on the CPU in fp32; nothing in it is run.
 
-    Raises UnsafeFileError for a pickle that asks for more, CheckpointError for a damaged file, NotFoundError.
+    Of a file with several sets of weights ("params" and "params_ema") the first of ``SETS`` is taken.  Raises
+    UnsafeFileError for a pickle that asks for more than values, CheckpointError for a damaged file, NotFoundError.
     """
-    if path.suffix.lower() not in PICKLE_SUFFIXES:
-        file = SafetensorsFile.open(path)
-        return file.load("", torch.float32, torch.device("cpu"))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise NotFoundError(f"The model file {path.name} is not there any more; press Refresh.") from None
-    except Exception as error:
-        raise UnsafeFileError(
-            f"{path.name} was not read: it is damaged, or it holds more than tensors, which could run any program. "
-            "Use the .safetensors form of the same model."
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not the tensors of a network.")
-    return content
+    tensors = SafetensorsFile.open(path).load("", torch.float32, torch.device("cpu"))
+    for prefix in SETS:
+        below = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        if below:
+            return below
+    return tensors
 
 
 @dataclass

@@ -36,6 +36,7 @@ from webui.result import Plugin
 if TYPE_CHECKING:
     from webui.conditioning import ConditioningModule
     from webui.diffusion.schedules import Schedule
+    from webui.faces import FaceRestorer
     from webui.families import ModelFamily
     from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
@@ -52,6 +53,7 @@ DROP_IN_PACKAGES = (
     "webui.conditioning",
     "webui.preprocessors",
     "webui.upscalers",
+    "webui.faces",
     "webui.training.kinds",
 )
 BUILT_IN_MODULES = ("webui.diffusion.schedules",)
@@ -69,6 +71,7 @@ PARTS = {
     "register_conditioning_modules": ("name", "options", "prepare"),
     "register_preprocessors": ("name", "run"),
     "register_upscalers": ("name", "scale", "enlarge", "resize_latent"),
+    "register_face_restorers": ("name", "restore", "find_file"),
     "register_training_kinds": ("name", "label", "summary", "folder", "options", "begin"),
     "register_ui_tabs": ("id", "label", "order", "build"),
 }
@@ -138,6 +141,11 @@ class Plugins:
         return self.registered("register_upscalers")
 
     @cached_property
+    def face_restorers(self) -> dict[str, FaceRestorer]:
+        """Registered face restorers by name."""
+        return self.registered("register_face_restorers")
+
+    @cached_property
     def training_kinds(self) -> dict[str, TrainingKind]:
         """Registered kinds of training by name."""
         return self.registered("register_training_kinds")
@@ -159,11 +167,18 @@ class Plugins:
             "register_model_families": {family},
             "register_conditioning_modules": {use.name for use in request.modules},
             "register_preprocessors": set(self.preprocessors) if request.modules else set(),
+            "register_upscalers": {request.second_pass.upscaler} if request.second_pass else set(),
+            "register_face_restorers": {request.face_restoration.model} if request.face_restoration else set(),
         }
+        rewriting = {_owner(implementation) for hook in REWRITING for implementation in self._implementations(hook)}
+        owners = {_extension(plugin.name) for plugin in self.using(used)} | rewriting
+        return [plugin for plugin in self.extensions if _extension(plugin.name) in owners]
+
+    def using(self, used: Mapping[str, set[str]]) -> list[Plugin]:
+        """The extensions that registered one of these things: names by registration hook."""
         owners = {
             owner for hook, names in used.items() for name, (_, owner) in self._owned(hook).items() if name in names
         }
-        owners |= {_owner(implementation) for hook in REWRITING for implementation in self._implementations(hook)}
         return [plugin for plugin in self.extensions if _extension(plugin.name) in owners]
 
     def tell(self, hook: str, **arguments: Any) -> None:

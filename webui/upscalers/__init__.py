@@ -46,7 +46,7 @@ class Work:
     after_tile: Callable[[int, int], None] = _ignore
 
     def __post_init__(self) -> None:
-        if not (self.tile == 0 or self.tile >= 16) or not 0 <= self.overlap <= self.tile // 2:
+        if self.tile and (self.tile < 16 or not 0 <= self.overlap <= self.tile // 2):
             raise RequestError(
                 f"A tile of {self.tile} pixels with an overlap of {self.overlap} is no use; a tile has 0 (the whole "
                 "picture) or at least 16 pixels, and overlaps by at most half of it."
