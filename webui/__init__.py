@@ -20,6 +20,8 @@ The folders read like the data flow; an import points only upwards in this list 
     samplers/     * noise -> clean latent, one integrator per file
     latents/        latent <-> picture, live previews
     upscalers/    * small picture or latent -> large one
+    faces/        * faces found in a picture and mended
+    extras.py       a finished picture made larger, its faces mended
     pipeline/       txt2img, img2img, inpaint as functions
     metadata/       request <-> text inside an image file; recipe and verdict
     training/       pictures with captions -> weights; its kinds/ is a drop-in folder too

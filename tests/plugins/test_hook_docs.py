@@ -26,6 +26,7 @@ from tiny_model import METADATA, tiny_weights, write_checkpoint
 from webui import hooks
 from webui.checkpoints.library import Library
 from webui.device import Compute
+from webui.faces import FaceWork, restored
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture
 from webui.metadata.verdict import Outcome
@@ -247,6 +248,19 @@ def test_hook_register_upscalers(app: App) -> None:
     assert large.shape == (16, 16, 3)
     assert large[9, 9].tolist() == [255, 255, 255] and large[8, 8].tolist() == [0, 0, 0], "the corner is rounded"
     assert app.runner.plugins.upscalers["Scale2x"].scale == 2
+
+
+def test_hook_register_face_restorers(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(app, "register_face_restorers")
+    (restorer,) = [one for one in app.engine.face_restorers() if one.name == "Smooth skin"]
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    face = np.array([[54, 38], [74, 38], [64, 50], [56, 60], [72, 60]], np.float32)
+    monkeypatch.setattr("webui.faces.detection._detect", lambda pixels, work: [face])
+    work = FaceWork(entries=(), folder=app.settings.models_dir, networks=app.runner.networks)
+    mended = restored(noise, restorer, work)
+    assert mended[45:55, 60:68].std() < noise[45:55, 60:68].std(), "smoother where the face is"
+    assert np.array_equal(mended[:, :10], noise[:, :10]) and np.array_equal(mended[:, -10:], noise[:, -10:])
+    assert np.array_equal(restored(noise, restorer, work, visibility=0), noise)
 
 
 def test_hook_register_training_kinds(app: App, tmp_path: Path) -> None:

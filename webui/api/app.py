@@ -21,6 +21,7 @@ from webui.engine.engine import Engine
 from webui.engine.jobs import Job
 from webui.engine.training_view import TrainingView
 from webui.errors import DEFECT, WebUIError
+from webui.extras import ExtrasRequest
 from webui.request import GenerationRequest
 from webui.training.request import TrainingRequest
 
@@ -60,7 +61,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for record in (GenerationRequest, TrainingRequest, Job, TrainingView):
+        for record in (GenerationRequest, ExtrasRequest, TrainingRequest, Job, TrainingView):
             schema = TypeAdapter(record).json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[record.__name__] = schema

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from webui import __version__
 from webui.engine.engine import Engine
 from webui.errors import NotFoundError, PictureError, RequestError
+from webui.extras import ExtrasRequest
 
 KEEP_ALIVE_S = 15.0
 EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
@@ -24,6 +25,12 @@ _REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerationRequest"}}},
+    }
+}
+_EXTRAS_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ExtrasRequest"}}},
     }
 }
 _TRAINING_BODY = {
@@ -124,6 +131,23 @@ def build_router(engine: Engine) -> APIRouter:
     def get_input(sha256: str) -> FileResponse:
         """A stored start image or mask, byte for byte."""
         return FileResponse(engine.input_path(sha256), media_type="application/octet-stream")
+
+    @router.post("/api/v1/extras", status_code=201, openapi_extra=_EXTRAS_BODY)
+    def submit_extras(body: Annotated[Any, Body()]) -> dict[str, Any]:
+        """Queue stored pictures to be made larger or their faces mended; the answer is the job."""
+        return engine.submit_extras(ExtrasRequest.from_dict(body)).to_dict()
+
+    @router.get("/api/v1/upscalers")
+    def upscalers(refresh: bool = False) -> list[dict[str, Any]]:
+        """The upscalers by name, those of latents first; ``refresh`` looks at the models folder again."""
+        if refresh:
+            engine.refresh()
+        return [{"name": one.name, "latent": one.is_latent, "scale": one.scale} for one in engine.upscalers()]
+
+    @router.get("/api/v1/face-restorers")
+    def face_restorers() -> list[dict[str, Any]]:
+        """The face restorers by name."""
+        return [{"name": one.name} for one in engine.face_restorers()]
 
     @router.post("/api/v1/reproduce", status_code=201, openapi_extra=_PICTURE_BODY)
     async def reproduce(request: Request, filename: str = "the picture") -> dict[str, Any]:

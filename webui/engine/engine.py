@@ -18,11 +18,12 @@ from typing import Any
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library
 from webui.diffusion.schedules import Schedule
+from webui.engine import extras
 from webui.engine.catalogue import CheckpointEntry, with_advice
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report, Trainer, TrainerProcess
 from webui.engine.inputs import InputStore, reproduction_store
-from webui.engine.jobs import TRAINING, Event, Job, JobState, Output, Progress
+from webui.engine.jobs import GENERATING, TRAINING, Event, Job, JobState, Output, Progress
 from webui.engine.ledger import Ledger, told_again
 from webui.engine.outputs import OutputFolder
 from webui.engine.resolve import read_back, resolve, styled
@@ -30,6 +31,8 @@ from webui.engine.store import JobStore
 from webui.engine.training import TrainingQueue, read_request
 from webui.engine.training_view import TrainingView, TrainingViews
 from webui.errors import DEFECT, MetadataError, NotFoundError, OutputError, RequestError, WebUIError
+from webui.extras import ExtrasRequest
+from webui.faces import FaceRestorer
 from webui.images.pixels import read_pixels
 from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
@@ -41,6 +44,7 @@ from webui.samplers import Sampler
 from webui.settings import Settings
 from webui.training.kinds import TrainingKind
 from webui.upscalers import Upscaler
+from webui.upscalers.files import KIND as UPSCALER
 from webui.upscalers.files import all_upscalers
 
 log = logging.getLogger(__name__)
@@ -126,7 +130,7 @@ class Engine:
             self.inputs.path(resolved.start.image)
             if resolved.start.mask is not None:
                 self.inputs.path(resolved.start.mask.image)
-        return self._queue("generate", resolved.to_dict(), pictures=resolved.pictures)
+        return self._queue(GENERATING, resolved.to_dict(), pictures=resolved.pictures)
 
     def submit_plain(self, body: Any) -> Job:
         """Queue a request given as plain values; what they leave out is as the model recommends, as on the page.
@@ -139,11 +143,24 @@ class Engine:
                 body = with_advice(body, CheckpointEntry(self.library.find(named), self.plugins))
         return self.submit(GenerationRequest.from_dict(body))
 
+    def submit_extras(self, request: ExtrasRequest) -> Job:
+        """Queue pictures to be made larger or mended.
+
+        Raises RequestError for an upscaler that is not here, NotFoundError for a picture that is not stored.
+        """
+        self.library.refresh(UPSCALER)
+        request = extras.check(request, self.plugins, self.library)
+        for digest in request.images:
+            self.inputs.path(digest)
+        return self._queue(extras.KIND, request.to_dict(), pictures=len(request.images))
+
     def reproduce(self, data: bytes, filename: str) -> Job:
         """Queue the reproduction of a picture file.  Raises MetadataError or PictureError when it tells nothing."""
         read_pixels(data)
         texts = read_picture_texts(data)
-        if "recipe" in texts:
+        if extras.is_extras(texts.get("recipe", "")):
+            request = extras.ExtrasRecipe.from_json(texts["recipe"]).request.to_dict()
+        elif "recipe" in texts:
             request = request_of_one(Recipe.from_json(texts["recipe"])).to_dict()
         elif "parameters" in texts:
             request = replace(self.read_parameters(texts["parameters"]).request, batch_size=1, batch_count=1).to_dict()
@@ -265,7 +282,11 @@ class Engine:
 
     def upscalers(self) -> list[Upscaler]:
         """Every upscaler: of latents, those without weights, then one for each model file."""
-        return all_upscalers(self.plugins.upscalers.values(), self.library.entries("upscaler"), None)
+        return all_upscalers(self.plugins.upscalers.values(), self.library.entries(UPSCALER), None)
+
+    def face_restorers(self) -> list[FaceRestorer]:
+        """Every face restorer, whether its model file is there or not."""
+        return list(self.plugins.face_restorers.values())
 
     def styles(self) -> Styles:
         """The styles of ``styles.csv``.  Raises RequestError when it is no table of styles."""
@@ -289,6 +310,8 @@ class Engine:
     def read_infotext(self, data: bytes) -> infotext.ReadBack:
         """What a picture's text says, as a request: its recipe when it has one, else its parameters."""
         texts = read_picture_texts(data)
+        if "parameters" not in texts and extras.is_extras(texts.get("recipe", "")):
+            raise MetadataError("This picture was made of another one (Extras), which did not tell how it was made.")
         if "recipe" in texts and "parameters" not in texts:
             return infotext.ReadBack(request_of_one(Recipe.from_json(texts["recipe"])), {}, ())
         if "parameters" not in texts:

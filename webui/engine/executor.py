@@ -42,7 +42,8 @@ STOPPING_S = 20.0
 class Order:
     """A job to compute.  ``done`` are picture indices that exist already (a job taken up again after a restart).
 
-    ``kind`` is "generate" or "train" (``request``) or "reproduce" (``picture``: the SHA-256 of the stored picture).
+    ``kind`` is "generate", "extras" or "train" (``request``) or "reproduce" (``picture``: the SHA-256 of the stored
+    picture).
     """
 
     job: str

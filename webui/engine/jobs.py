@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+GENERATING = "generate"
+"""The kind of a job that makes pictures of a prompt."""
 TRAINING = "train"
 """The kind of a training job; all other kinds make pictures."""
 
@@ -52,7 +54,7 @@ class Progress:
     ``eta_s`` is the expected time left in seconds, None until a step was timed.  ``preview`` is the number of the
     newest preview (0: none yet).  ``phase`` is a word for a person: "waiting", "loading the model", "sampling",
     "decoding", "saving"; of a training, whose steps are those of learning, also "encoding pictures 300 of 4000",
-    "training", "waiting for pictures to be finished".
+    "training", "waiting for pictures to be finished"; of Extras, whose steps are the tiles of a picture, "enlarging".
     """
 
     step: int = 0
@@ -68,9 +70,10 @@ class Progress:
 class Job:
     """A job as the store keeps it.  Times are seconds since 1970; ``request`` is ``GenerationRequest.to_dict()``.
 
-    ``kind`` is "generate", "reproduce" or "train"; a reproduction's ``verdict`` is the plain form of
-    ``metadata.verdict``.  A training's ``request`` is ``TrainingRequest.to_dict()``, and ``files`` are the absolute
-    paths of the model files that came out.  ``ahead`` counts the jobs that come first in the queue.
+    ``kind`` is "generate", "extras", "reproduce" or "train"; a reproduction's ``verdict`` is the plain form of
+    ``metadata.verdict``.  The ``request`` of "extras" is ``ExtrasRequest.to_dict()``, that of a training is
+    ``TrainingRequest.to_dict()``, and ``files`` are the absolute paths of the model files that came out.  ``ahead``
+    counts the jobs that come first in the queue.
     """
 
     id: str

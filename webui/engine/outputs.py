@@ -22,19 +22,22 @@ class OutputFolder:
 
     root: Path
 
-    def save(self, data: bytes, *, kind: str, seed: int, suffix: str = ".png") -> Path:
-        """Write a picture under the next free number; returns its path.  Raises OutputError, leaving nothing half."""
-        folder = self.root / f"{kind}-images" / date.today().isoformat()
-        return OutputFolder(folder).save_here(data, seed=seed, suffix=suffix)
+    def save(self, data: bytes, *, kind: str, seed: int, suffix: str = ".png", stem: str = "") -> Path:
+        """Write a picture under the next free number; returns its path.  Raises OutputError, leaving nothing half.
 
-    def save_here(self, data: bytes, *, seed: int, suffix: str = ".png") -> Path:
+        Behind the number stands ``stem``, or without one the seed.
+        """
+        folder = self.root / f"{kind}-images" / date.today().isoformat()
+        return OutputFolder(folder).save_here(data, seed=seed, suffix=suffix, stem=stem)
+
+    def save_here(self, data: bytes, *, seed: int, suffix: str = ".png", stem: str = "") -> Path:
         """Write a picture under the next free number into ``root`` itself."""
         folder = self.root
         try:
             folder.mkdir(parents=True, exist_ok=True)
             number = _next_number(folder)
             while True:
-                target = folder / f"{number:05d}-{seed}{suffix}"
+                target = folder / f"{number:05d}-{stem or seed}{suffix}"
                 if write_atomically(target, data, replace=False):
                     return target
                 number += 1

@@ -12,6 +12,7 @@ from webui import device
 from webui.checkpoints.library import FOLDERS, ModelEntry
 from webui.conditioning import lora
 from webui.device import Compute
+from webui.engine import extras
 from webui.engine.executor import Control, Report, Tell
 from webui.engine.extra_files import LORA, embedding_entries, short_hashes
 from webui.engine.job_files import CHECKPOINT, KINDS, JobFiles, Recorded
@@ -60,6 +61,8 @@ class Reproduction:
         texts = read_picture_texts(data)
         expected = read_pixels(data)
         self.runner.library.refresh()
+        if extras.is_extras(texts.get("recipe", "")):
+            return extras.ExtrasRun(self.runner, self.tell, self.control).reproduce(texts["recipe"], expected)
         if "recipe" in texts:
             return self._by_recipe(Recipe.from_json(texts["recipe"]), expected)
         if "parameters" in texts:

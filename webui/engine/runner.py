@@ -10,7 +10,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library
 from webui.conditioning import Contribution, Pictures
 from webui.device import Compute
+from webui.engine import extras
 from webui.engine.executor import Control, Order, Report, Tell
 from webui.engine.extra_files import EMBEDDING, ExtraFiles
 from webui.engine.inputs import InputStore, reproduction_store
@@ -40,6 +41,7 @@ from webui.metadata.recipe import Recipe, input_digests
 from webui.metadata.verdict import Verdict
 from webui.model import Model
 from webui.networks.attention import attention_kind
+from webui.networks.restoration import PictureNetworks
 from webui.pipeline.denoising import Setup
 from webui.pipeline.hires import Second
 from webui.pipeline.img2img import Beginning, StartPictures, begin
@@ -125,10 +127,18 @@ class Runner:
             verdict = self.reproduce(reproduction_store(self.settings).get(order.picture), tell, control)
             tell(Report("verdict", verdict.to_dict()))
             return Report("interrupted" if control.interrupted.is_set() else "done")
+        if order.kind == extras.KIND:
+            extras.ExtrasRun(self, tell, control).run(order.request, order.done)
+            return Report("interrupted" if control.interrupted.is_set() else "done")
         request = GenerationRequest.from_dict(order.request)
         for _ in self.generate(request, tell, control, done=order.done):
             pass
         return Report("interrupted" if control.interrupted.is_set() else "done")
+
+    @cached_property
+    def networks(self) -> PictureNetworks:
+        """The networks of upscalers and face restorers, of which the last one used stays loaded."""
+        return PictureNetworks(self.compute)
 
     @property
     def inputs(self) -> InputStore:
@@ -411,6 +421,8 @@ def _installed_version(package: str) -> str | None:
 
 
 def _too_large(order: Order) -> str:
+    if order.kind == extras.KIND:
+        return "There is not enough memory for a picture that large; choose a smaller factor, or close other programs."
     size = order.request.get("size", {})
     return (
         f"There is not enough memory for a picture of {size.get('width', '?')}x{size.get('height', '?')}; "

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from webui.engine.extra_files import count_tokens
-from webui.engine.jobs import Job, Output
+from webui.engine.extras import is_extras
+from webui.engine.jobs import GENERATING, Job, Output
 from webui.errors import NotFoundError, WebUIError
 from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
@@ -371,7 +372,7 @@ class GenerationTab:
 
     def _is_mine(self, job: Job) -> bool:
         """Whether the job made pictures, and is one that this tab could have started."""
-        return bool(job.outputs) and bool(job.request.get("start")) == self.has_start
+        return job.kind == GENERATING and bool(job.outputs) and bool(job.request.get("start")) == self.has_start
 
     def _shown(self, job: Job) -> list[Any]:
         """Updates that put the job's pictures into the gallery; files that were deleted meanwhile keep out."""
@@ -412,7 +413,7 @@ class GenerationTab:
         return self.engine.output(str(ids[place]))
 
     def _last_output(self) -> Output | None:
-        return next((job.outputs[-1] for job in self.engine.jobs() if job.outputs), None)
+        return next((job.outputs[-1] for job in self.engine.jobs() if job.kind == GENERATING and job.outputs), None)
 
     def _paste(self, prompt: str | None) -> list[Any]:
         if (prompt or "").strip():
@@ -537,7 +538,7 @@ def read_values(engine: Engine, data: bytes) -> dict[str, Any]:
     found = read_picture_texts(data)
     text = found.get("parameters")
     values = stated_values(engine.read_infotext(data), None if text is None else infotext.parse(text).fields)
-    if "recipe" in found:
+    if "recipe" in found and not is_extras(found["recipe"]):
         recorded = values_from_request(Recipe.from_json(found["recipe"]).request.to_dict())
         values |= {name: recorded[name] for name in ("image", "mask", *START_FIELDS) if name in recorded}
     return values

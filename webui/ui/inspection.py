@@ -105,6 +105,8 @@ def _describe(engine: Engine, path: Path) -> str:
     except (WebUIError, ValueError) as error:
         return texts.notes([str(error)])
     unmapped = [f"Not used here: {pair}" for pair in back.unmapped]
+    if "postprocessing" in found:
+        unmapped.insert(0, f"Afterwards: {found['postprocessing']}")
     return texts.infotext(found.get("parameters", "")) + texts.notes(unmapped) + recipe
 
 
