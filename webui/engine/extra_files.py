@@ -77,8 +77,7 @@ class ExtraFiles:
     @property
     def embedding_hashes(self) -> dict[str, str]:
         """AUTOMATIC1111's short hash of each embedding by name."""
-        names = str.maketrans("", "", ":,")  # the signs that divide the names and hashes in a picture's text
-        return {use.word.name.translate(names): use.sha256[:A1111_DIGITS] for use in self.embeddings}
+        return {use.word.name: use.sha256[:A1111_DIGITS] for use in self.embeddings}
 
     @property
     def problem(self) -> str | None:

@@ -40,7 +40,7 @@ def model_note(*, note: str, examples: Sequence[str], folder: str) -> str:
     return (
         f'<div class="strip"><p><strong>Built-in model.</strong> '
         f'<span class="about" title="{escape(note)}">{escape(note)}</span> '
-        f'<span class="muted">For a full-size model put a .safetensors file into <code>{escape(folder)}</code> '
+        f'<span class="muted">For a full-size model put a checkpoint into <code>{escape(folder)}</code> '
         f"and press Refresh.</span></p>{tries}</div>"
     )
 
@@ -48,7 +48,7 @@ def model_note(*, note: str, examples: Sequence[str], folder: str) -> str:
 def no_model(folder: str) -> str:
     """The strip that stands where a model should be."""
     return (
-        '<div class="strip warn"><p><strong>There is no model yet.</strong> Put a .safetensors checkpoint into '
+        '<div class="strip warn"><p><strong>There is no model yet.</strong> Put a checkpoint into '
         f"<code>{escape(folder)}</code> and press Refresh.</p></div>"
     )
 
