@@ -212,6 +212,11 @@ def test_the_handwritten_tensor_is_one(tmp_path: Path) -> None:
     assert load(path)["a"].tolist() == [1, 2, 3, 4]
 
 
+def laughing() -> bytes:
+    """A list of ten times the same list of ten times the same list, and so on: 10^40 lists."""
+    return b"]q\x00" + b"".join(b"0]q" + bytes([i]) + (b"h" + bytes([i - 1]) + b"a") * 10 for i in range(1, 41))
+
+
 LIES: dict[str, Callable[[], bytes]] = {
     "a tensor larger than its storage": lambda: tensor_program(shape=(5,)),
     "a tensor of any size from one number": lambda: tensor_program(shape=(2**40,), strides=(0,)),
@@ -230,9 +235,17 @@ LIES: dict[str, Callable[[], bytes]] = {
     "lists that hold each other": lambda: b"\x80\x02(]q\x00h\x00at.",
     "a list nested a million times": lambda: b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 1) + b".",
     "a tuple nested a million times as a key": lambda: b"\x80\x02}" + b")" + b"\x85" * 10**6 + b"Ns.",
-    "a laughing billion": lambda: b"\x80\x02" + b"".join(b"]q" + bytes([i]) + b"".join(
-        b"h" + bytes([i - 1]) + b"a" for _ in range(10 * bool(i))) + b"" for i in range(40)) + b".",
-    "many steps": lambda: b"\x80\x02" + b"N0" * 3_000_000 + b"N.",
+    "a laughing billion": lambda: b"\x80\x02" + laughing() + b".",
+    "a storage named by lists that hold each other": lambda: b"\x80\x02(" + text("storage") + b"ctorch\nFloatStorage\n"
+    + laughing() + text("cpu") + b"K\x04tQ.",
+    "pairs that are long lists": lambda: b"\x80\x02ccollections\nOrderedDict\n" + b"(" + b"N" * 10**5 + b"lq\x00("
+    + b"h\x00" * 10**5 + b"l\x85R.",
+    "a long list of pairs, many times": lambda: b"\x80\x02(" + b"NN\x86" * 10**5 + b"l\x85q\x000("
+    + b"ccollections\nOrderedDict\nh\x00R" * 10**4 + b"l.",
+    "a long list made a set, many times": lambda: b"\x80\x02(" + b"N" * 10**5 + b"l\x85q\x000("
+    + b"cbuiltins\nset\nh\x00R" * 10**5 + b"l.",
+    "a name of a million letters": lambda: b"\x80\x02}" + text("a" * 10**6) + b"(" + b"N" * 10**5 + b"ls.",
+    "many steps": lambda: b"\x80\x02" + b"N0" * 2_000_000 + b"N.",
 }  # fmt: skip
 
 
@@ -244,6 +257,14 @@ def test_a_program_that_lies_is_refused_or_holds_nothing(tmp_path: Path, lie: st
     except CheckpointError as error:
         assert "bad.pt" in str(error) and len(str(error)) < 500
     assert [each.name for each in tmp_path.iterdir()] == ["bad.pt"]
+
+
+def test_storages_named_by_a_tuple_nested_a_million_times_are_refused(tmp_path: Path) -> None:
+    head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {})
+    keys = b"\x80\x02])" + b"\x85" * 10**6 + b"a."
+    (tmp_path / "bad.pt").write_bytes(b"".join(pickle.dumps(part, 2) for part in head) + keys + bytes(8))
+    with pytest.raises(CheckpointError, match="storages that have no name"):
+        read_header(tmp_path / "bad.pt")
 
 
 def test_zips_that_are_none_of_torchs_are_refused(tmp_path: Path) -> None:

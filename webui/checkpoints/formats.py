@@ -44,9 +44,11 @@ PIECE_BYTES = 8 * 1024 * 1024
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 WRAPPERS = ("state_dict", "params_ema", "params", "model", "module", "net")
 """Names under which programs put the weights beside other things, in the order in which they are looked for."""
-MAX_VALUES = 500_000
+MAX_VALUES = 200_000
 """So many values of a pickle are looked at; a few lists that hold each other many times could stand for any number."""
 MAX_DEPTH = 8
+MAX_KEY = 1000
+"""Longest key of a pickle, in characters, that becomes part of a tensor's name."""
 MAX_SHARED = 4
 """Tensors may use the same bytes of a file; in all they have at most so many times the file's size."""
 
@@ -182,7 +184,7 @@ def _pickle_header(path: Path, size: int, mtime_ns: int) -> Header:
             for name, tensor in _named_once(_weights(saved))
         }
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path.name} is damaged: {error}; fetch it again.") from error
+        raise CheckpointError(f"{path.name} is damaged: {str(error)[:200]}; fetch it again.") from error
     if sum(math.prod(info.shape) * ITEM_BYTES[info.dtype] for info in tensors.values()) > MAX_SHARED * size:
         raise CheckpointError(f"{path.name} was refused: its tensors are far larger than the file.")
     plain = {name: _plain_text(value) for name, value in top.items() if isinstance(name, str)}
@@ -219,6 +221,8 @@ def _values(data: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, An
     items = data.parameters if isinstance(data, Placeholder) else data
     pairs = items.items() if isinstance(items, dict) else enumerate(items) if isinstance(items, list | tuple) else ()
     for key, value in pairs:
+        if isinstance(key, str | bytes) and len(key) > MAX_KEY:
+            raise ValueError(f"a name has {len(key)} letters")
         if depth < MAX_DEPTH:
             yield from _values(value, f"{path}.{key}" if path else str(key), depth + 1)
 

@@ -26,9 +26,10 @@ from webui.errors import CheckpointError, UnsafeFileError
 
 MAX_PROGRAM = 64 * 1024 * 1024
 """Largest pickle in bytes that is followed; that of a checkpoint with its optimiser's state has about 5 MB."""
-MAX_STEPS = 5_000_000
+MAX_STEPS = 3_000_000
 """Most opcodes that are followed; a checkpoint with its optimiser's state has about a million."""
 MAX_RECORDS = 200_000
+MAX_SIDES = 16
 MAGIC = 0x1950A86A20F9469CFC6C
 """The number that the form before 1.6 begins with."""
 
@@ -212,11 +213,13 @@ def _read_legacy(path: Path, file: BinaryIO) -> Saved:
     places = {}
     for key in machine.run(file):
         (count,) = struct.unpack("<q", file.read(8))
+        if not isinstance(key, str | int):  # a tuple may be nested so deep that hashing it ends the process
+            raise ValueError("it lists storages that have no name")
         storage = machine.storages[str(key)]
         end = file.tell() + count * item_bytes(storage.dtype)
         if count < 0 or end > size:
             raise ValueError("it ends before its tensors do")
-        places[str(key)] = (file.tell(), end)
+        places[storage.key] = (file.tell(), end)
         file.seek(end)
     return Saved(data, places)
 
@@ -295,8 +298,11 @@ class _Machine:
 
     def tensor(self, arguments: Sequence[Any], dtype: str | None = None) -> StoredTensor:
         storage, offset, shape, strides = arguments[:4]
-        sizes = (offset, *shape, *strides)
-        if not isinstance(storage, Storage) or not _are_sizes(sizes) or len(shape) != len(strides) or len(shape) > 16:
+        if (
+            not isinstance(storage, Storage)
+            or not len(shape) == len(strides) <= MAX_SIDES
+            or not _are_sizes((offset, *shape, *strides))
+        ):
             raise ValueError("a tensor has impossible sizes")
         return StoredTensor(storage, dtype or storage.dtype, offset + storage.offset, tuple(shape), tuple(strides))
 
@@ -314,9 +320,10 @@ class _Machine:
             return self.made(arguments[0], arguments[2]) if arguments[0].text != _TYPED else None
         if name in _DICTS:
             pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
-            return _with_items({}, [part for pair in pairs for part in pair])
+            self.steps += len(pairs)
+            return _with_items({}, [part for key, value in pairs for part in (key, value)])
         if name in _SEQUENCES or name == "torch.Size":
-            return list(arguments[0]) if arguments else []
+            return arguments[0] if arguments else []
         return Placeholder(name, arguments)
 
     def persistent(self, said: Any) -> Storage | Name:
@@ -326,7 +333,7 @@ class _Machine:
         kind, storage_type, key, _, count = said[:5]
         found = _STORAGE.fullmatch(storage_type.text)
         view = said[5] if len(said) > 5 else None
-        if kind != "storage" or found is None or not _are_sizes((count,)):
+        if kind != "storage" or found is None or not isinstance(key, str | int) or not _are_sizes((count,)):
             raise ValueError("it refers to something outside of the file")
         storage = Storage(str(key), _DTYPES[found[1] or "Untyped"], count)
         if (known := self.storages.setdefault(storage.key, storage)) != storage:
