@@ -35,7 +35,10 @@ class Linear(nn.Linear):
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3 x 3 convolution that keeps height and width; it holds the parameters of ``nn.Conv2d``."""
+    """A 3 x 3 convolution that keeps height and width; it holds the parameters of ``nn.Conv2d``.
+
+    Beyond the edges are zeros or, with ``padding_mode`` "circular", the opposite edges.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         """Build the layer; on the ``meta`` device no memory is touched."""
@@ -43,9 +46,12 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, out_channels, H, W) from (B, in_channels, H, W)."""
-        if self.bias is not None and _prefers_winograd(input, self.weight):
+        if self.bias is None or not _prefers_winograd(input, self.weight):
+            return super().forward(input)
+        if self.padding_mode == "zeros":
             return _winograd(input, self.weight, self.bias)
-        return super().forward(input)
+        around = F.pad(input, (1, 1, 1, 1), mode=self.padding_mode)
+        return _winograd(around, self.weight, self.bias)[:, :, 1:-1, 1:-1]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
