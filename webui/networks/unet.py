@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from webui.errors import CheckpointError
 from webui.networks.attention import attention
 from webui.networks.kernels import Conv3x3, Linear, linear
+from webui.networks.token_merging import Merging, merging
 
 Depths = tuple[tuple[int, ...], ...]
 Name = TypeVar("Name", str, int)
@@ -170,6 +171,8 @@ class Openings:
     ``extra_context_bias`` is the same for the extra tokens.  ``extra_channels`` (B, C', h, w) are concatenated to the
     latent.  ``weight_deltas`` are added to parameters, by name, for the call only.  ``source_changes`` change, one
     after the other, what every attention takes its keys and values from, be it the latent's places or the context.
+    ``merged_tokens`` is the share of tokens that self-attention at full resolution leaves out (arXiv:2303.17604), from
+    0 to 0.75.
     """
 
     skip_residuals: tuple[Tensor, ...] = ()
@@ -181,9 +184,13 @@ class Openings:
     extra_channels: Tensor | None = None
     weight_deltas: Mapping[str, Tensor] = field(default_factory=dict)
     source_changes: tuple[SourceChange, ...] = ()
+    merged_tokens: float = 0.0
 
     def merged(self, other: Openings) -> Openings:
-        """Both at once: residuals, biases and deltas add up; tokens, channels and changes stand one after the other."""
+        """Both at once: residuals, biases and deltas add up; tokens, channels and changes stand one after the other.
+
+        Of two shares of merged tokens the larger one holds.
+        """
         return Openings(
             skip_residuals=_sum_each(self.skip_residuals, other.skip_residuals),
             middle_residual=_sum(self.middle_residual, other.middle_residual),
@@ -194,6 +201,7 @@ class Openings:
             extra_channels=_joined(self.extra_channels, other.extra_channels),
             weight_deltas=_sum_named(self.weight_deltas, other.weight_deltas),
             source_changes=self.source_changes + other.source_changes,
+            merged_tokens=max(self.merged_tokens, other.merged_tokens),
         )
 
 
@@ -252,33 +260,46 @@ def _resampled(bias: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What cross-attention reads: all tokens (B, T, D), and the bias (B, T, h, w) on their logits.
+    """What attention is told: cross-attention's tokens (B, T, D) and the bias (B, T, h, w) on their logits.
 
-    ``changes`` are those to the source of every attention.
+    ``changes`` are those to the source of every attention.  Self-attention merges the share ``merged_tokens`` of its
+    tokens where the latent has its ``full_size``.
     """
 
     context: Tensor
     bias: Tensor | None
     changes: tuple[SourceChange, ...] = ()
+    merged_tokens: float = 0.0
+    full_size: tuple[int, int] = (0, 0)
 
     @classmethod
-    def of(cls, context: Tensor, openings: Openings) -> _Reading:
-        extra = openings.extra_context
-        if extra is None:
-            return cls(context, openings.attention_bias, openings.source_changes)
-        tokens = torch.cat([context, extra.to(context).expand(len(context), -1, -1)], dim=1)
-        prompt_bias, extra_bias = openings.attention_bias, openings.extra_context_bias
-        if prompt_bias is None and extra_bias is None:
-            return cls(tokens, None, openings.source_changes)
-        zeros = context.new_zeros(1, context.shape[1], 1, 1)
-        whole = Openings(extra_context=context, extra_context_bias=zeros if prompt_bias is None else prompt_bias)
-        return cls(tokens, _joined_bias(whole, openings), openings.source_changes)
+    def of(cls, context: Tensor, openings: Openings, size: tuple[int, int]) -> _Reading:
+        tokens, bias = _tokens_and_bias(context, openings)
+        return cls(tokens, bias, openings.source_changes, openings.merged_tokens, size)
 
     def bias_at(self, size: tuple[int, int]) -> Tensor | None:
         """The bias as attention takes it, (B, 1, h * w, T), or None."""
         if self.bias is None:
             return None
         return _resampled(self.bias, size).flatten(2).transpose(1, 2)[:, None]
+
+    def merged_at(self, size: tuple[int, int]) -> float:
+        """The share of tokens that self-attention merges at a resolution."""
+        return self.merged_tokens if size == self.full_size else 0.0
+
+
+def _tokens_and_bias(context: Tensor, openings: Openings) -> tuple[Tensor, Tensor | None]:
+    """All tokens that cross-attention reads, and the bias on their logits."""
+    extra = openings.extra_context
+    if extra is None:
+        return context, openings.attention_bias
+    tokens = torch.cat([context, extra.to(context).expand(len(context), -1, -1)], dim=1)
+    prompt_bias, extra_bias = openings.attention_bias, openings.extra_context_bias
+    if prompt_bias is None and extra_bias is None:
+        return tokens, None
+    zeros = context.new_zeros(1, context.shape[1], 1, 1)
+    whole = Openings(extra_context=context, extra_context_bias=zeros if prompt_bias is None else prompt_bias)
+    return tokens, _joined_bias(whole, openings)
 
 
 @dataclass(frozen=True)
@@ -320,7 +341,7 @@ class Encoder(nn.Module):
         weight = next(self.parameters())
         hidden = x if openings.extra_channels is None else _joined_to(x, openings.extra_channels)
         hidden = hidden.to(weight.device, weight.dtype, memory_format=torch.channels_last)
-        reading = _Reading.of(context.to(weight), openings)
+        reading = _Reading.of(context.to(weight), openings, (x.shape[2], x.shape[3]))
         embedding = F.silu(self.time_embed(timestep_embedding(timesteps, self.model_channels).to(weight)))
         skips: list[Tensor] = []
         _require_blocks(openings.input_residuals, len(self.input_blocks))
@@ -517,9 +538,9 @@ class _SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, reading: _Reading) -> Tensor:
         size = (x.shape[2], x.shape[3])
         tokens = _project(self.norm(x).permute(0, 2, 3, 1).flatten(1, 2), self.proj_in)
-        bias = reading.bias_at(size)
+        bias, merged = reading.bias_at(size), reading.merged_at(size)
         for block in self.transformer_blocks:
-            tokens = block(tokens, reading, bias)
+            tokens = block(tokens, reading, bias, merging(tokens, size, merged) if merged else None)
         return _project(tokens, self.proj_out).transpose(1, 2).view(x.shape) + x  # channels_last, like x
 
 
@@ -546,9 +567,13 @@ class _TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, reading: _Reading, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, reading: _Reading, bias: Tensor | None, merging: Merging | None = None) -> Tensor:
         normed = self.norm1(x)
-        x = x + self.attn1(normed, normed, None, reading.changes)
+        if merging is None:
+            x = x + self.attn1(normed, normed, None, reading.changes)
+        else:
+            fewer = merging.merge(normed)
+            x = x + merging.unmerge(self.attn1(fewer, fewer, None, reading.changes))
         x = x + self.attn2(self.norm2(x), reading.context, bias, reading.changes)
         total: Tensor = x + self.ff(self.norm3(x))
         return total
