@@ -15,6 +15,7 @@ from webui.engine.extra_files import ExtraFiles, extra_files
 from webui.engine.job_files import JobFiles, Recorded
 from webui.engine.models import LoadedModels
 from webui.model import Model
+from webui.networks.seamless import seamless
 from webui.pipeline.denoising import Setup, calls, prepare
 from webui.pipeline.hires import Second, second_request
 from webui.plugins.manager import Plugins
@@ -81,14 +82,17 @@ class Preparation:
         adapted = self.models.adapted(base, extras.loras, keep=len(self.files.by_role) + 1)
         self.problems += filter(None, (extras.problem, *(file.problem for file in adapted.applied)))
         self.used += extras.used
-        contributions = [*self.contribute(request, adapted.model)]
+        model = adapted.model
+        if request.tiling:
+            model = replace(model, unet=seamless(model.unet), vae=seamless(model.vae))
+        contributions = [*self.contribute(request, model)]
         if extras.hypernets:
-            contributed, problems = hypernetwork.contribution(extras.hypernets, adapted.model)
+            contributed, problems = hypernetwork.contribution(extras.hypernets, model)
             contributions.append(contributed)
             self.problems += problems
         setup = prepare(
             extras.request,
-            adapted.model,
+            model,
             self.plugins.samplers[request.sampling.sampler],
             self.plugins.schedules[request.sampling.schedule],
             contributions,

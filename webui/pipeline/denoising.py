@@ -39,7 +39,8 @@ class Setup:
     """All that a pass needs besides its request: the model, the formula, the grid and what modules contribute.
 
     Made once a job, or once for each of its passes, by :func:`prepare`.  ``table`` are the model's noise levels as the
-    request wants them.  ``refiner`` takes over on the way.
+    request wants them.  ``merged_tokens`` is the share of tokens that self-attention leaves out.  ``refiner`` takes
+    over on the way.
     """
 
     model: Model
@@ -49,6 +50,7 @@ class Setup:
     cond: tuple[Part, ...]
     uncond: Timed
     contributions: tuple[Contribution, ...] = ()
+    merged_tokens: float = 0.0
     refiner: Setup | None = None
 
     @property
@@ -81,6 +83,7 @@ def prepare(
         cond=tuple(Part(encoder.timed(part.text, timeline), part.weight) for part in parts(request.prompt)),
         uncond=encoder.timed(request.negative_prompt, timeline),
         contributions=tuple(contributions),
+        merged_tokens=request.token_merging.ratio,
     )
 
 
@@ -131,7 +134,7 @@ def predictor(setup: Setup) -> Predict:
     unet = setup.model.unet
 
     def predict(call: NetworkCall) -> Tensor:
-        openings = Openings()
+        openings = Openings(merged_tokens=setup.merged_tokens)
         for contribution in setup.contributions:
             low, high = contribution.sigma_range
             if low <= call.sigma <= high:

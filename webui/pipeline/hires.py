@@ -42,8 +42,10 @@ def second_request(request: GenerationRequest) -> GenerationRequest:
         eta=request.sampling.eta if second.eta is None else second.eta,
         cfg_scale=request.sampling.cfg_scale if second.cfg_scale is None else second.cfg_scale,
     )
+    merging = request.token_merging
     return replace(
         request,
+        token_merging=replace(merging, ratio=merging.second_pass or merging.ratio),
         size=second.size(request.size),
         sampling=sampling,
         prompt=second.prompt or request.prompt,
