@@ -19,9 +19,8 @@ class PageContext:
     """Handed to every tab's ``build``; lives only while the page is built.
 
     ``checkpoint`` is the dropdown at the top, ``tabs`` the ``gr.Tabs`` around everything, ``notice`` the widget that
-    shows sentences (see ``notices.connect``).  ``targets`` holds, by name
-    ("txt2img", "img2img", "inpaint", "pnginfo"), where a picture can be sent.  ``initial`` are the field values of a
-    fresh page.
+    shows sentences (see ``notices.connect``).  ``targets`` holds, by name ("txt2img", "img2img", "inpaint", "extras",
+    "pnginfo"), where a picture can be sent.  ``initial`` are the field values of a fresh page.
     """
 
     engine: Engine

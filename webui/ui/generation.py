@@ -211,7 +211,12 @@ class GenerationTab:
                     elem_id=self._id(f"send_to_{target}"),
                     elem_classes=[f"icon-{target}"],
                 )
-                for target, label in (("img2img", "img2img"), ("inpaint", "inpaint"), ("pnginfo", "PNG Info"))
+                for target, label in (
+                    ("img2img", "img2img"),
+                    ("inpaint", "inpaint"),
+                    ("extras", "Extras"),
+                    ("pnginfo", "PNG Info"),
+                )
             }
         self.info = gr.HTML(elem_id=f"html_info_{self.name}", elem_classes=["picture-info"])
         # The ids of the pictures in the gallery, in its order.

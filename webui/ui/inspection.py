@@ -42,8 +42,12 @@ def build_png_info(context: PageContext) -> None:
             with gr.Row(elem_id="pnginfo_buttons", elem_classes=["image-buttons"]):
                 reproduce = gr.Button("Reproduce", variant="primary", elem_id="pnginfo_reproduce")
                 sends = {
-                    name: gr.Button(f"Send to {name}", size="sm", elem_id=f"pnginfo_send_to_{name}")
-                    for name in ("txt2img", "img2img", "inpaint")
+                    name: gr.Button(
+                        f"Send to {'Extras' if name == 'extras' else name}",
+                        size="sm",
+                        elem_id=f"pnginfo_send_to_{name}",
+                    )
+                    for name in ("txt2img", "img2img", "inpaint", "extras")
                 }
             gr.HTML('<p class="muted hint">Reproduce runs the recipe in this file again and compares every pixel.</p>')
         with gr.Column(min_width=340, elem_classes=["results"]):
@@ -127,6 +131,7 @@ def _verdict(job: Job) -> str:
     )
 
 
+_TO_EXTRAS = ("extras", "Extras")
 _HELP = (
     '<div class="info-help"><p>Drop a picture to read how it was made.</p><p class="muted">PNG, JPEG and WebP of this '
     "program and of AUTOMATIC1111 are read. A picture pasted from the clipboard has lost its text: browsers strip it."

@@ -58,7 +58,7 @@
 
   // --- which tab is on the screen ---
   const shown = (node) => Boolean(node && node.offsetParent !== null);
-  const tab = () => ["txt2img", "img2img", "pnginfo", "train"].find((name) => shown(document.getElementById(`tab_${name}`)));
+  const tab = () => ["txt2img", "img2img", "extras", "pnginfo", "train"].find((name) => shown(document.getElementById(`tab_${name}`)));
   const press = (id) => {
     const node = document.getElementById(id);
     if (shown(node)) node.click();
