@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from embedding_pictures import embedding_data, with_text
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_model import TEXT, UNET, picture_bytes, tiny_request
 
 from webui.checkpoints.hashes import HashCache
@@ -215,6 +215,27 @@ def test_a_picture_is_an_embedding_by_the_word_it_states(runner: Runner, setting
     assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
     text = encode_picture(read_pixels(data), ".png", {"parameters": texts["parameters"]})
     assert runner.reproduce(text, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
+
+
+@pytest.mark.parametrize("form", ["string_to_param.*", "clip_l"])
+def test_a_lora_may_bring_words_of_its_own(runner: Runner, ink: Path, form: str) -> None:
+    plain, without = make(runner, "a Swirl"), make(runner, "a Swirl<lora:ink>")
+    vectors = torch.randn(2, TEXT.width, generator=torch.Generator().manual_seed(9))
+    save_file({**load_file(ink), f"bundle_emb.Swirl.{form}": vectors}, ink)
+    runner.library.refresh()
+    told: list[Report] = []
+    data = make(runner, "a Swirl<lora:ink>", told)
+    assert not [report for report in told if report.kind == "problem"]
+    assert pixels(data) != pixels(without) and pixels(make(runner, "a Swirl")) == pixels(plain)
+    texts = read_picture_texts(data)
+    assert "TI hashes" not in texts["parameters"]
+    assert [model["role"] for model in json.loads(texts["recipe"])["models"]] == ["checkpoint", "lora"]
+    assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT
+    folder = runner.library.root / "embeddings"
+    folder.mkdir()
+    save_file({"emb_params": vectors}, folder / "Swirl.safetensors")
+    with_file = make(runner, "a Swirl<lora:ink>")
+    assert pixels(with_file) == pixels(data) and "TI hashes" in read_picture_texts(with_file)["parameters"]
 
 
 def test_an_embedding_that_came_later_does_not_take_part(runner: Runner, settings: Settings) -> None:

@@ -1,19 +1,21 @@
 """Textual inversion (Gal et al. 2022, arXiv:2208.01618): files of vectors that stand in for a word of the prompt.
 
-The word is the file's name without suffix, or what a picture that holds an embedding states.  Called by the engine,
-which reads headers to know how many tokens a word takes, and by ``text`` for the vectors.
+The word is the file's name without suffix, or what a picture that holds an embedding states; a LoRA may bring words of
+its own (AUTOMATIC1111 ``extensions-builtin/Lora/networks.py``).  Called by the engine, which reads headers to know how
+many tokens a word takes, and by ``text`` for the vectors.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webui.checkpoints import pictures
-from webui.checkpoints.formats import Header, SafetensorsFile, read_header
+from webui.checkpoints.formats import SafetensorsFile, read_header
+from webui.checkpoints.keys import Shapes
 from webui.errors import CheckpointError
 from webui.prompt.chunks import CHUNK_TOKENS, Word, words_in
 
@@ -27,6 +29,8 @@ _NAMES = ("emb_params", "clip_l")
 """Names of the vectors for CLIP ViT-L: AUTOMATIC1111's, and that of files for several text encoders."""
 _TERMS = "string_to_param."
 """Before the names of vectors in AUTOMATIC1111's own .pt and .bin files, which hold one term each."""
+BUNDLE = "bundle_emb."
+"""Before the word and the names of vectors that a LoRA file brings along."""
 _LISTED = re.compile(r"\d+(\..*)?")
 """Names of vectors in a file that is a list of tensors, or of tables of tensors."""
 
@@ -39,18 +43,31 @@ class Embedding:
     vectors: Tensor
 
 
-def words(texts: Sequence[str], tokenizer: Tokenizer, files: Mapping[str, Path]) -> tuple[Word, ...]:
+def words(
+    texts: Sequence[str], tokenizer: Tokenizer, files: Mapping[str, Path], bundled: Container[str] = ()
+) -> tuple[Word, ...]:
     """The words among ``files`` that occur in any of the texts, each with the number of vectors its file holds.
 
-    Reads only headers, and only of files that occur.  Raises CheckpointError for one that holds no vectors.
+    ``bundled`` are those whose file is a LoRA.  Reads only headers, and only of files that occur.  Raises
+    CheckpointError for one that holds no vectors.
     """
     found = dict.fromkeys(name for text in texts for name in words_in(text, tokenizer, files))
-    return tuple(Word(name, tuple(tokenizer.tokenise(name)), _shape(files[name])[0]) for name in found)
+    return tuple(
+        Word(name, tuple(tokenizer.tokenise(name)), _shape(files[name], _prefix(name, bundled))[0]) for name in found
+    )
 
 
-def load(word: Word, path: Path, model: Model) -> Embedding:
-    """The vectors of a file.  Raises CheckpointError when they are not as wide as the model's text encoder."""
-    vectors = _read(path).to(model.compute.device)
+def bundled_words(path: Path) -> tuple[str, ...]:
+    """The words that a LoRA file brings along, none for most."""
+    names = (name.removeprefix(BUNDLE) for name in read_header(path).tensors if name.startswith(BUNDLE))
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
+def load(word: Word, path: Path, model: Model, *, bundled: bool = False) -> Embedding:
+    """The vectors of a file, which is a LoRA where they are ``bundled`` with it.
+
+    Raises CheckpointError when they are not as wide as the model's text encoder."""
+    vectors = _read(path, _prefix(word.name, {word.name} if bundled else ())).to(model.compute.device)
     width = vectors.shape[1]
     expected = model.text_encoder.config.width
     if width != expected:
@@ -66,15 +83,19 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in pictures.SUFFIXES
 
 
-def _shape(path: Path) -> tuple[int, int]:
+def _prefix(word: str, bundled: Container[str]) -> str:
+    return f"{BUNDLE}{word}." if word in bundled else ""
+
+
+def _shape(path: Path, prefix: str) -> tuple[int, int]:
     """How many vectors of how many numbers a file holds."""
     found = pictures.embedding_in(path) if is_picture(path) else None
     if found is not None:
         return _fitting((found.vectors.shape[0], found.vectors.shape[1]), path)
-    return _vectors(read_header(path), path)[1]
+    return _vectors(read_header(path).shapes(prefix), path)[1]
 
 
-def _read(path: Path) -> Tensor:
+def _read(path: Path, prefix: str) -> Tensor:
     """The vectors of a file, (n, width), float32."""
     import torch
 
@@ -82,28 +103,28 @@ def _read(path: Path) -> Tensor:
     if found is not None:
         return torch.from_numpy(found.vectors.copy())
     file = SafetensorsFile.open(path)
-    names, shape = _vectors(file.header, path)
-    tensors = file.load("", torch.float32, torch.device("cpu"), lambda name: name in names)
+    names, shape = _vectors(file.header.shapes(prefix), path)
+    tensors = file.load(prefix, torch.float32, torch.device("cpu"), lambda name: name in names)
     return torch.cat([tensors[name].reshape(-1, shape[1]) for name in names])
 
 
-def _vectors(header: Header, path: Path) -> tuple[list[str], tuple[int, int]]:
+def _vectors(found: Shapes, path: Path) -> tuple[list[str], tuple[int, int]]:
     """The names of the tensors that hold the vectors, and (n, width) of all of them.
 
     Several only where the file is a list; a file's only tensor is it by any name.
     """
-    names = list(header.tensors)
-    known = [name for name in _NAMES if name in header.tensors][:1]
+    names = list(found)
+    known = [name for name in _NAMES if name in found][:1]
     terms = [name for name in names if name.startswith(_TERMS)]
     listed = names if all(_LISTED.fullmatch(name) for name in names) else names[: len(names) == 1]
     chosen = known or terms or listed
-    shapes = {header.tensors[name].shape for name in chosen}
+    shapes = [found[name] for name in chosen]
     if len(terms) > 1 and not known:
         raise CheckpointError(f"{path.name} has {len(terms)} words ({', '.join(terms[:3])}); an embedding has one.")
     widths = {shape[-1] for shape in shapes if shape}
     if not chosen or len(widths) != 1 or not all(0 < len(shape) < 3 and all(shape) for shape in shapes):
         raise CheckpointError(f'{path.name} is no embedding: it has no tensor "{_NAMES[0]}" of shape (vectors, width).')
-    count = sum(1 if len(shape) == 1 else shape[0] for shape in (header.tensors[name].shape for name in chosen))
+    count = sum(1 if len(shape) == 1 else shape[0] for shape in shapes)
     return chosen, _fitting((count, widths.pop()), path)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webui.checkpoints.formats import SafetensorsFile, read_header
+from webui.conditioning.embedding import BUNDLE
 from webui.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _read(model: Model, use: LoraUse) -> Fitted:
     from webui.networks.lora import fit
 
     file = SafetensorsFile.open(use.path)
-    tensors = file.load("", torch.float32, model.compute.device)
+    tensors = file.load("", torch.float32, model.compute.device, lambda name: not name.startswith(BUNDLE))
     fitted = fit(tensors, file.header.metadata, model.unet, model.text_encoder)
     if not fitted.pairs:
         left = Applied(use.name, use.sha256, 0, fitted.unknown, fitted.misshapen)

@@ -5,7 +5,7 @@ Torch-free; called by the runner for each job.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,11 +38,12 @@ MAX_CALLS = 2
 
 @dataclass(frozen=True)
 class EmbeddingUse:
-    """An embedding that a prompt spells."""
+    """An embedding that a prompt spells; ``bundled`` with the LoRA whose file it is in."""
 
     word: Word
     path: Path
     sha256: str
+    bundled: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class ExtraFiles:
     def used(self) -> tuple[ModelFile, ...]:
         """The files for the recipe, by the names that the prompt uses."""
         loras = (ModelFile(role=LORA, name=use.name, sha256=use.sha256) for use in self.names)
-        words = (ModelFile(role=EMBEDDING, name=use.word.name, sha256=use.sha256) for use in self.embeddings)
+        alone = (use for use in self.embeddings if not use.bundled)
+        words = (ModelFile(role=EMBEDDING, name=use.word.name, sha256=use.sha256) for use in alone)
         hypernets = (ModelFile(role=HYPERNET, name=use.name, sha256=use.sha256) for use in self.hypernets)
         return tuple(dict.fromkeys((*loras, *hypernets, *words)))
 
@@ -77,7 +79,7 @@ class ExtraFiles:
     @property
     def embedding_hashes(self) -> dict[str, str]:
         """AUTOMATIC1111's short hash of each embedding by name."""
-        return {use.word.name: use.sha256[:A1111_DIGITS] for use in self.embeddings}
+        return {use.word.name: use.sha256[:A1111_DIGITS] for use in self.embeddings if not use.bundled}
 
     @property
     def problem(self) -> str | None:
@@ -101,15 +103,11 @@ def extra_files(
     extracted = extract(without_comments(request.prompt))
     plain = replace(request, prompt=extracted.text, negative_prompt=without_comments(request.negative_prompt))
     entries = embedding_entries(library) if recorded is None else _of_role(recorded, EMBEDDING)
-    texts = _said(plain)
-    words = embedding.words(texts, tokenizer, {name: entry.path for name, entry in entries.items()})
     uses = [_lora_use(tag, library, recorded) for tag in extracted.loras]
     return ExtraFiles(
         request=plain,
         loras=lora.combined(uses),
-        embeddings=tuple(
-            EmbeddingUse(word, entries[word.name].path, library.sha256(entries[word.name])) for word in words
-        ),
+        embeddings=_embedding_uses(_said(plain), tokenizer, entries, uses, library),
         ignored=extracted.others,
         names=tuple({use.name: use for use in uses}.values()),
         hypernets=tuple(_hypernet_use(tag, library, recorded) for tag in extracted.hypernets),
@@ -163,6 +161,24 @@ def _said(request: GenerationRequest) -> tuple[str, ...]:
     prompts = (chunks.texts(request.prompt, first), chunks.texts(request.prompt, second))
     negative = (span.text for timeline in (first, second) for span in schedule(request.negative_prompt, timeline))
     return tuple(dict.fromkeys((*prompts[0], *prompts[1], *negative)))
+
+
+def _embedding_uses(
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    entries: Mapping[str, ModelEntry],
+    loras: Sequence[LoraUse],
+    library: Library,
+) -> tuple[EmbeddingUse, ...]:
+    """The embeddings that texts spell: files, and words of the LoRAs for which there is no file."""
+    brought = {name: use for use in loras for name in embedding.bundled_words(use.path) if name not in entries}
+    paths = {name: entry.path for name, entry in entries.items()} | {name: use.path for name, use in brought.items()}
+    return tuple(
+        EmbeddingUse(word, brought[word.name].path, brought[word.name].sha256, bundled=True)
+        if word.name in brought
+        else EmbeddingUse(word, entries[word.name].path, library.sha256(entries[word.name]))
+        for word in embedding.words(texts, tokenizer, paths, brought)
+    )
 
 
 def _of_role(recorded: Recorded, role: str) -> dict[str, ModelEntry]:

@@ -96,7 +96,7 @@ class Preparation:
             self.plugins.samplers[request.sampling.sampler],
             self.plugins.schedules[request.sampling.schedule],
             contributions,
-            [embedding.load(use.word, use.path, base) for use in extras.embeddings],
+            [embedding.load(use.word, use.path, base, bundled=use.bundled) for use in extras.embeddings],
             timeline,
         )
         return setup, extras
