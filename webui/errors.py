@@ -46,6 +46,12 @@ class PictureError(WebUIError):
     status = 422
 
 
+class FetchError(WebUIError):
+    """A picture that may not, or could not, be fetched from the address that was given."""
+
+    status = 500
+
+
 class MetadataError(WebUIError):
     """A picture whose text does not tell how it was made, or tells it in a damaged form."""
 

@@ -33,6 +33,8 @@ MAX_BODY = 128 * 1024 * 1024
 MAX_JSON = 4 * 1024 * 1024
 """A request without its pictures is never larger; reading JSON takes many times its size in memory."""
 JSON_ROUTE = "/api/v1/jobs"
+JSON_ANSWERS = ("/api/", "/sdapi/", "/internal/")
+"""Below these paths programs ask, and are answered in JSON."""
 SINGLE = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "content-length")
 """Headers that are looked at here; given twice, two programs could read them differently."""
 HEADERS = (
@@ -258,8 +260,11 @@ async def _refuse(scope: Mapping[str, Any], refusal: Refusal, receive: Receive, 
         await receive()
         await send({"type": "websocket.close", "code": 1008})
         return
-    if scope["path"].startswith("/api/"):
-        kind, body = b"application/json", json.dumps({"error": refusal.sentence}).encode()
+    if scope["path"].startswith(JSON_ANSWERS):
+        told = {"error": refusal.sentence}
+        if not scope["path"].startswith("/api/"):
+            told["detail"] = refusal.sentence  # where clients of AUTOMATIC1111 look
+        kind, body = b"application/json", json.dumps(told).encode()
     else:
         kind, body = b"text/plain; charset=utf-8", refusal.sentence.encode()
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *HEADERS, *refusal.headers]

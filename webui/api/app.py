@@ -7,16 +7,21 @@ from importlib.resources import as_file, files
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from webui import __version__
 from webui.api.routes import build_router
+from webui.api.sdapi.errors import UpstreamError, speaks_sdapi
+from webui.api.sdapi.errors import answer as sdapi_answer
+from webui.api.sdapi.routes import build_router as build_sdapi_router
+from webui.api.timing import ProcessTime
 from webui.engine.engine import Engine
 from webui.engine.jobs import Job
 from webui.engine.training_view import TrainingView
@@ -34,7 +39,10 @@ def build_app(engine: Engine) -> FastAPI:
     """The application with every API route on it; the page is mounted on it later, by the server."""
     app = FastAPI(title="Stable Diffusion web UI", version=__version__, docs_url=None, redoc_url=None)
     app.include_router(build_router(engine))
+    app.include_router(build_sdapi_router(engine))
+    app.add_middleware(ProcessTime)
     app.add_exception_handler(WebUIError, _sentence)
+    app.add_exception_handler(UpstreamError, _sdapi_error)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _defect)
@@ -69,24 +77,36 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-async def _sentence(_: Request, error: Exception) -> JSONResponse:
+async def _sdapi_error(_: Request, error: Exception) -> JSONResponse:
+    return sdapi_answer(error)
+
+
+async def _sentence(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, WebUIError)
+    if speaks_sdapi(request):
+        return sdapi_answer(error)
     return JSONResponse({"error": str(error)}, status_code=error.status)
 
 
-async def _not_valid(_: Request, error: Exception) -> JSONResponse:
+async def _not_valid(request: Request, error: Exception) -> Response:
     """What FastAPI found wrong with a query or a body, the first of it as a sentence."""
     assert isinstance(error, RequestValidationError)
+    if speaks_sdapi(request):
+        return await request_validation_exception_handler(request, error)
     first = error.errors()[0]
     place = " ".join(str(part) for part in first["loc"] if part != "body") or "the body"
     return JSONResponse({"error": f"The {place} is not valid: {first['msg']}."}, status_code=422)
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if speaks_sdapi(request):
+        return await http_exception_handler(request, error)
     return JSONResponse({"error": f"{error.detail}."}, status_code=error.status_code, headers=error.headers)
 
 
 async def _defect(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
+    if speaks_sdapi(request):
+        return sdapi_answer(error)
     return JSONResponse({"error": DEFECT}, status_code=500)

@@ -12,11 +12,12 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from webui.checkpoints.hashes import HashCache
-from webui.checkpoints.library import Library
+from webui.checkpoints.library import Library, ModelEntry
 from webui.diffusion.schedules import Schedule
 from webui.engine import extras
 from webui.engine.catalogue import CheckpointEntry, with_advice
@@ -25,6 +26,7 @@ from webui.engine.executor import Executor, Order, Report, Trainer, TrainerProce
 from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import GENERATING, TRAINING, Event, Job, JobState, Output, Progress
 from webui.engine.ledger import Ledger, told_again
+from webui.engine.options import Options
 from webui.engine.outputs import OutputFolder
 from webui.engine.resolve import read_back, resolve, styled
 from webui.engine.store import JobStore
@@ -82,6 +84,7 @@ class Engine:
         self._closed = False
         self._problems: list[str] = []
         self._to_reproduce = reproduction_store(self.settings)
+        self.options = Options(self.settings.state_dir / "config.json")
 
     @classmethod
     def create(cls, settings: Settings, executor: Executor, trainer: Trainer | None = None) -> Engine:
@@ -249,6 +252,21 @@ class Engine:
             raise NotFoundError(f"The picture file {path.name} is not there any more.")
         return path
 
+    def forget_pictures(self, job_id: str) -> None:
+        """Delete the pictures of a job that is over, for a caller that has them and wants none kept."""
+        with self._lock:
+            job = self.job(job_id)
+            for output in job.outputs:
+                (self.settings.outputs_dir / output.path).unlink(missing_ok=True)
+            self.store.drop_outputs(job_id)
+            self._ledger.keep(replace(job, outputs=()))
+
+    def save_grid(self, data: bytes, job: Job, *, seed: int) -> Path:
+        """Keep the overview of a job's pictures (a PNG file) in the folder for those; returns its path."""
+        kind = "img2img" if job.request.get("start") else "txt2img"
+        folder = self.settings.outputs_dir / f"{kind}-grids" / date.today().isoformat()
+        return OutputFolder(folder).save_here(data, seed=seed)
+
     def put_input(self, data: bytes) -> str:
         """Keep a start image, mask or other picture; returns its SHA-256.  Raises PictureError."""
         read_pixels(data)
@@ -266,6 +284,14 @@ class Engine:
         default = self.library.default_checkpoint()
         ordered = sorted(entries, key=lambda entry: entry is not default)
         return [CheckpointEntry(entry, self.plugins) for entry in ordered]
+
+    def find_model(self, name: str, kind: str = "checkpoint") -> ModelEntry:
+        """The model file that a person names; a file that is new is found, too.  Raises RequestError."""
+        try:
+            return self.library.find(name, kind)
+        except RequestError:
+            self.library.refresh(kind)
+            return self.library.find(name, kind)
 
     def refresh(self) -> None:
         """Look at the models folder again."""

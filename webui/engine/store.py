@@ -112,6 +112,10 @@ class JobStore:
             (output.id, job_id, output.index, output.path, output.seed, output.width, output.height, output.infotext),
         )
 
+    def drop_outputs(self, job_id: str) -> None:
+        """Forget the pictures of a job."""
+        self._write("DELETE FROM outputs WHERE job = ?", (job_id,))
+
     def job(self, job_id: str) -> Job:
         """A job with its outputs.  Raises NotFoundError."""
         found = self._jobs("WHERE id = ?", (job_id,))
