@@ -19,6 +19,7 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -316,6 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", metavar="FOLDER", help="keep our pictures here")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows as JSON, too")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the server ends with this program
     golden = golden_folder(options.golden)
     if not golden.is_dir():
         raise SystemExit(f"There is no golden folder {golden}; name it with --golden or WEBUI_GOLDEN.")

@@ -125,8 +125,8 @@ def hypernetworks(engine: Engine) -> list[dict[str, str]]:
 
 
 def face_restorers(engine: Engine) -> list[dict[str, Any]]:
-    """The face restoration models."""
-    return [{"name": one.path.stem, "cmd_dir": None} for one in files_of(engine, "face")]
+    """The face restorers, whether their model file is there or not."""
+    return [{"name": one.name, "cmd_dir": None} for one in engine.face_restorers()]
 
 
 def realesrgan_models(engine: Engine) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from webui.api.sdapi import always_on, listings, progress, responses
+from webui.api.sdapi import always_on, extras, listings, progress, responses
 from webui.api.sdapi.errors import UpstreamError
 from webui.api.sdapi.infotext_fields import filled
 from webui.api.sdapi.models import (
@@ -40,6 +40,7 @@ def build_router(engine: Engine) -> APIRouter:
     tasks = Tasks(engine)
     _generation(router, engine, tasks)
     _pictures(router, engine)
+    extras.add_routes(router, engine)
     _control(router, engine, tasks)
     _options(router, engine)
     _lists(router, engine)
