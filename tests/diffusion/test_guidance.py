@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, combine
-from webui.diffusion.prediction import Prediction
+from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Pull, combine, rescaled
+from webui.diffusion.prediction import Prediction, network_output
 from webui.diffusion.schedules import NoiseTable
+from webui.request import Guidance
 
 TABLE = NoiseTable.scaled_linear()
 
@@ -121,3 +122,93 @@ def test_the_network_computes_in_its_dtype_and_the_rest_in_float32(network: Netw
 def test_another_way_to_mix_can_be_handed_in(guided) -> None:
     answer = guided(context(1), context(-1), 7.0, mix=lambda cond, uncond, scale: cond)(X, SIGMA)
     torch.testing.assert_close(answer, guided(context(1), context(-1), 1.0)(X, SIGMA))
+
+
+def asked(network: Network) -> list[tuple[bool, ...]]:
+    return [call.conditional for call in network.calls]
+
+
+@pytest.mark.parametrize(
+    ("guidance", "calls_without"),
+    [
+        (Guidance(), set()),
+        (Guidance(min_sigma=2.0), {3, 5}),
+        (Guidance(min_sigma=2.0, min_sigma_all=True), {3, 4, 5}),
+        (Guidance(skip_early=0.4), {0, 1, 2}),
+        (Guidance(skip_early=0.05), {0}),
+        (Guidance(skip_early=0.2, min_sigma=2.0), {0, 1, 3, 5}),
+    ],
+)
+def test_the_calls_that_leave_the_negative_prompt_out(
+    network: Network, guided, guidance: Guidance, calls_without: set[int]
+) -> None:
+    for call, sigma in enumerate([14.0, 7.0, 3.0, 1.5, 0.8, 0.3]):
+        guided(context(1), context(-1), 7.0, guidance=guidance, call=call, calls=6)(X[:1], sigma)
+    assert {call for call, sides in enumerate(asked(network)) if sides == (True,)} == calls_without
+    assert len(network.calls) == 6
+
+
+def test_samplers_that_count_timesteps_compare_those_with_the_lowest_level(network: Network, guided) -> None:
+    """At timestep 150 sigma is 0.46: below 2 as a sigma, above it as a timestep."""
+    wish = {"guidance": Guidance(min_sigma=2.0, min_sigma_all=True)}
+    guided(context(1), context(-1), 7.0, **wish)(X[:1], TABLE.sigma(150))
+    guided(context(1), context(-1), 7.0, counts_timesteps=True, **wish)(X[:1], TABLE.sigma(150))
+    guided(context(1), context(-1), 7.0, counts_timesteps=True, **wish)(X[:1], TABLE.sigma(1))
+    assert asked(network) == [(True,), (True, False), (True,)]
+
+
+def test_without_the_negative_prompt_the_prompt_alone_is_the_answer(guided) -> None:
+    every = {"guidance": Guidance(skip_early=1.0)}
+    answer, unguided = guided(context(1, 2), context(-1), 7.0, **every).guided_and_unguided(X, SIGMA)
+    alone = guided(context(1, 2), context(-1), 1.0)(X, SIGMA)
+    assert torch.equal(answer, alone)
+    assert torch.equal(unguided, alone)
+
+
+def test_without_the_negative_prompt_the_first_part_of_several_stands_for_it(guided) -> None:
+    pulls = [Pull(context(1), 0.5), Pull(context(2), 0.8)]
+    answer = guided(pulls, context(-1), 7.0, guidance=Guidance(skip_early=1.0))(X, SIGMA)
+    one, two = (guided(context(row), context(-1), 1.0)(X, SIGMA) for row in (1, 2))
+    torch.testing.assert_close(answer, one + 0.8 * (two - one))
+
+
+@pytest.mark.parametrize(("tokens", "negative"), [(154, 77), (77, 231)])
+def test_padding_asks_both_in_one_batch_and_repeats_the_empty_prompt(
+    network: Network, guided, tokens: int, negative: int
+) -> None:
+    longest = max(tokens, negative)
+    wish = {"guidance": Guidance(pad=True), "empty": context(9)}
+    guided(context(1, tokens=tokens), context(-1, tokens=negative), 7.0, **wish)(X[:1], SIGMA)
+    (call,) = network.calls
+    cond, uncond = call.context[..., 0].tolist()
+    assert cond == [1] * tokens + [9] * (longest - tokens)
+    assert uncond == [-1] * negative + [9] * (longest - negative)
+
+
+@pytest.mark.parametrize(("tokens", "negative"), [(154, 77), (77, 231)])
+def test_the_old_padding_repeats_or_cuts_the_negative_prompt(
+    network: Network, guided, tokens: int, negative: int
+) -> None:
+    uncond = torch.arange(negative, dtype=torch.float32)[None, :, None].expand(1, -1, 3)
+    guided(context(1, tokens=tokens), uncond, 7.0, guidance=Guidance(pad=True, pad_v0=True))(X[:1], SIGMA)
+    (call,) = network.calls
+    assert call.context[1, :, 0].tolist() == [min(place, negative - 1) for place in range(tokens)]
+
+
+@pytest.mark.parametrize("prediction", list(Prediction))
+def test_rescaling_is_the_published_one_on_the_networks_output(guided, prediction: Prediction) -> None:
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    def output(scale: float, **options: Any) -> Tensor:
+        clean = guided(context(1), context(-1), scale, prediction=prediction, **options)(X, SIGMA)
+        return network_output(prediction, X, SIGMA, clean)
+
+    expected = rescale_noise_cfg(output(7.0), output(1.0), guidance_rescale=0.7)
+    torch.testing.assert_close(output(7.0, guidance=Guidance(rescale=0.7)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rescaling_wholly_gives_the_prompts_deviation() -> None:
+    guided, cond = 3 * torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    found = rescaled(guided, cond, 1.0).std(dim=(1, 2, 3))
+    torch.testing.assert_close(found, cond.std(dim=(1, 2, 3)))
+    assert torch.equal(rescaled(guided, cond, 0.0), guided)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.diffusion.prediction import Prediction, c_in, denoised
+from webui.diffusion.prediction import Prediction, c_in, denoised, network_output
 
 
 @given(st.floats(1e-3, 5e3), st.integers(0, 2**31))
@@ -32,3 +32,11 @@ def test_input_scaling_gives_unit_variance() -> None:
 def test_keeps_the_dtype_of_x() -> None:
     x, output = torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2, dtype=torch.bfloat16)
     assert {denoised(prediction, x, 1.0, output).dtype for prediction in Prediction} == {torch.float32}
+
+
+@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("sigma", [0.03, 1.0, 14.6])
+def test_the_output_is_found_again_in_the_clean_latent(prediction: Prediction, sigma: float) -> None:
+    x, output = torch.randn(2, 2, 4, 3, 3, dtype=torch.float64)
+    clean = denoised(prediction, x, sigma, output)
+    torch.testing.assert_close(network_output(prediction, x, sigma, clean), output)

@@ -14,8 +14,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from webui.diffusion.prediction import Prediction, c_in, denoised
+from webui.diffusion.prediction import Prediction, c_in, denoised, network_output
 from webui.diffusion.schedules import NoiseTable
+from webui.request import Guidance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class Pull(NamedTuple):
 MAX_SIDES = 2
 """Contexts that go through the network in one batch."""
 
+PLAIN = Guidance()
+
 Combine = Callable[[Tensor, Tensor, float], Tensor]
 
 
@@ -73,6 +76,12 @@ class GuidedDenoiser:
 
     Instead of one context ``cond`` may be several with weights, which together stand for the answer
     uncond + sum of weight * (cond - uncond) (arXiv:2206.01714, equation 11).
+
+    ``guidance`` says in which calls the negative prompt is not asked, so that the first cond's answer stands for its
+    own, and whether unequal contexts are brought to one length, for which ``empty`` (1, tokens, width) is the encoded
+    empty prompt.  For that ``call`` is this call's number in the walk, from 0, and ``calls`` how many are expected; a
+    walk that ``counts_timesteps`` compares those, not sigmas, with the guidance's lowest level, as AUTOMATIC1111 does
+    (``modules/sd_samplers_cfg_denoiser.py``, ``modules/sd_samplers_timesteps.py``).
     """
 
     predict: Predict
@@ -83,6 +92,11 @@ class GuidedDenoiser:
     cfg_scale: float
     dtype: torch.dtype = torch.float32
     mix: Combine = combine
+    guidance: Guidance = PLAIN
+    empty: Tensor | None = None
+    call: int = 0
+    calls: int = 1
+    counts_timesteps: bool = False
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided clean latent seen in ``x`` (B, C, h, w), whose noise has deviation ``sigma``."""
@@ -92,13 +106,49 @@ class GuidedDenoiser:
         return self.guided_and_unguided(x, sigma)[0]
 
     def guided_and_unguided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """The guided clean latent and the one seen with ``uncond`` alone (B, C, h, w); both sides are always asked."""
+        """The guided clean latent and the one seen with ``uncond`` alone (B, C, h, w).
+
+        Both sides are asked, unless the guidance leaves the negative prompt out; then the prompt's stands for both.
+        """
         pulls = self._pulls
-        batches = _batches([*((pull.context, True) for pull in pulls), (self.uncond, False)])
-        *conds, uncond = (answer for batch in batches for answer in self._ask(x, sigma, batch))
-        is_plain = len(pulls) == 1 and pulls[0].weight == 1.0
-        cond = conds[0] if is_plain else _together(conds, uncond, [pull.weight for pull in pulls])
-        return self.mix(cond, uncond, self.cfg_scale), uncond
+        weights = [pull.weight for pull in pulls]
+        if self._is_unasked(sigma):
+            conds = self._answers(x, sigma, [(pull.context, True) for pull in pulls])
+            return _together(conds, conds[0], weights), conds[0]
+        contexts, negative = self._lengthened([pull.context for pull in pulls])
+        *conds, uncond = self._answers(x, sigma, [*((context, True) for context in contexts), (negative, False)])
+        cond = conds[0] if weights == [1.0] else _together(conds, uncond, weights)
+        guided = self.mix(cond, uncond, self.cfg_scale)
+        if self.guidance.rescale and sigma > 0:
+            guided = self._rescaled(guided, cond, x, sigma)
+        return guided, uncond
+
+    def _is_unasked(self, sigma: float) -> bool:
+        """Whether this call leaves the negative prompt out: skip early CFG, or NGMS."""
+        wish = self.guidance
+        if wish.skip_early and self.call / self.calls <= wish.skip_early:
+            return True
+        level = self.table.timestep(sigma) if self.counts_timesteps else sigma
+        return level < wish.min_sigma and (wish.min_sigma_all or self.call % 2 == 1)
+
+    def _lengthened(self, conds: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        """The contexts, equally long if the guidance wants it; ``conds`` have one length."""
+        if self.guidance.pad_v0:
+            return conds, of_length(self.uncond, conds[0].shape[1])
+        if self.guidance.pad and self.empty is not None:
+            longest = max(conds[0].shape[1], self.uncond.shape[1])
+            padded = [padded_with(self.empty, context, longest) for context in (*conds, self.uncond)]
+            return padded[:-1], padded[-1]
+        return conds, self.uncond
+
+    def _rescaled(self, guided: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """``guided`` whose network output has, to the share asked for, the deviation of the prompt's own output."""
+        outputs = (network_output(self.prediction, x, sigma, clean) for clean in (guided, cond))
+        return denoised(self.prediction, x, sigma, rescaled(*outputs, self.guidance.rescale))
+
+    def _answers(self, x: Tensor, sigma: float, sides: Sequence[tuple[Tensor, bool]]) -> list[Tensor]:
+        """The clean latent of each side, asked in as few calls as their lengths allow."""
+        return [answer for batch in _batches(sides) for answer in self._ask(x, sigma, batch)]
 
     @property
     def _pulls(self) -> Sequence[Pull]:
@@ -117,6 +167,27 @@ class GuidedDenoiser:
         )
         outputs = self.predict(call).chunk(len(sides))
         return tuple(denoised(self.prediction, x, sigma, output) for output in outputs)
+
+
+def rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
+    """``guided`` (B, C, h, w), to a ``share`` (0 to 1) with the standard deviation of ``cond``, picture by picture.
+
+    Lin et al. 2023 (arXiv:2305.08891), equations 14 to 16; both are outputs of the network.
+    """
+    wanted, found = (output.std(dim=(1, 2, 3), keepdim=True) for output in (cond, guided))
+    return guided * (share * wanted / found + (1 - share))
+
+
+def of_length(context: Tensor, tokens: int) -> Tensor:
+    """A context (B, T, width) cut to so many tokens, or lengthened by its last vector."""
+    missing = max(tokens - context.shape[1], 0)
+    return torch.cat([context[:, :tokens], context[:, -1:].expand(-1, missing, -1)], dim=1)
+
+
+def padded_with(empty: Tensor, context: Tensor, tokens: int) -> Tensor:
+    """A context (B, T, width) lengthened towards ``tokens`` by whole copies of ``empty`` (1, T', width)."""
+    copies = (tokens - context.shape[1]) // empty.shape[1]
+    return torch.cat([context, empty.to(context).expand(len(context), -1, -1).repeat(1, copies, 1)], dim=1)
 
 
 def _batches(sides: Sequence[tuple[Tensor, bool]]) -> list[list[tuple[Tensor, bool]]]:

@@ -34,3 +34,10 @@ def denoised(prediction: Prediction, x: Tensor, sigma: float, output: Tensor) ->
     if prediction is Prediction.EPSILON:
         return x - sigma * output
     return x / (sigma * sigma + 1.0) - (sigma * c_in(sigma)) * output
+
+
+def network_output(prediction: Prediction, x: Tensor, sigma: float, clean: Tensor) -> Tensor:
+    """The answer that :func:`denoised` makes ``clean`` of; ``sigma`` above 0."""
+    if prediction is Prediction.EPSILON:
+        return (x - clean) / sigma
+    return (x / (sigma * sigma + 1.0) - clean) / (sigma * c_in(sigma))
