@@ -88,8 +88,8 @@ def start_from_picture(
     Normally int(strength * steps) + 1 of ``steps`` steps are walked; ``exact_steps`` (the second pass of a high
     resolution fix) makes the whole walk longer, so that ``steps`` of it are left.
     """
+    kept = steps_from_picture(steps, strength) - 1
     strength = min(strength, LARGEST_STRENGTH)
-    kept = int(strength * steps)
     if exact_steps:
         kept, steps = steps - 1, int(steps / strength) if strength > 0 else steps
     if sampler.grid is None:
@@ -100,6 +100,11 @@ def start_from_picture(
     if sampler.respaced is None:
         return start
     return replace(start, sigmas=_distinct(sampler.respaced(table, start.sigmas, False)))
+
+
+def steps_from_picture(steps: int, strength: float) -> int:
+    """How many of ``steps`` steps denoising ``strength`` (0 to 1) leaves."""
+    return int(min(strength, LARGEST_STRENGTH) * steps) + 1
 
 
 def _scheduled(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from webui.conditioning.text import Encoder, Timed
 from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Predict, Pull
 from webui.diffusion.noise import ImageNoise, NoiseOptions
 from webui.diffusion.schedules import NoiseTable, Schedule, ScheduleOptions
-from webui.diffusion.start import Start, StartOptions
+from webui.diffusion.start import Start, StartOptions, steps_from_picture
 from webui.model import Model
 from webui.networks.unet import Openings
 from webui.pipeline.moments import Stepped
@@ -39,8 +39,8 @@ class Setup:
     """All that a pass needs besides its request: the model, the formula, the grid and what modules contribute.
 
     Made once a job, or once for each of its passes, by :func:`prepare`.  ``table`` are the model's noise levels as the
-    request wants them.  ``merged_tokens`` is the share of tokens that self-attention leaves out.  ``refiner`` takes
-    over on the way.
+    request wants them.  ``empty`` is the encoded empty prompt, where contexts are padded with it; ``merged_tokens`` the
+    share of tokens that self-attention leaves out.  ``refiner`` takes over on the way.
     """
 
     model: Model
@@ -50,6 +50,7 @@ class Setup:
     cond: tuple[Part, ...]
     uncond: Timed
     contributions: tuple[Contribution, ...] = ()
+    empty: Tensor | None = None
     merged_tokens: float = 0.0
     refiner: Setup | None = None
 
@@ -83,6 +84,7 @@ def prepare(
         cond=tuple(Part(encoder.timed(part.text, timeline), part.weight) for part in parts(request.prompt)),
         uncond=encoder.timed(request.negative_prompt, timeline),
         contributions=tuple(contributions),
+        empty=encoder.encode([""])[0] if request.sampling.guidance.pad else None,
         merged_tokens=request.token_merging.ratio,
     )
 
@@ -90,9 +92,21 @@ def prepare(
 def calls(request: GenerationRequest, sampler: Sampler) -> int:
     """How many calls of the denoiser AUTOMATIC1111 counts a pass in: twice the steps for samplers of second order.
 
-    Prompt editing, the refiner's share of the steps and the first calls without guidance are counted in these.
+    Prompt editing is counted in these, whether they are all walked or not.
     """
     return request.sampling.steps * (2 if sampler.calls_per_step == 2 else 1)
+
+
+def walked_calls(request: GenerationRequest, sampler: Sampler) -> int:
+    """As :func:`calls`, of the steps that a start image leaves to be walked.
+
+    The refiner's share of the steps and the first calls without guidance are counted in these.
+    """
+    start = request.start
+    if start is None or start.exact_steps:
+        return calls(request, sampler)
+    walked = steps_from_picture(request.sampling.steps, start.denoising_strength)
+    return calls(replace(request, sampling=replace(request.sampling, steps=walked)), sampler)
 
 
 def noise_table(request: GenerationRequest, model: Model) -> NoiseTable:
@@ -158,6 +172,11 @@ def denoiser(request: GenerationRequest, setup: Setup, call: int = 0) -> GuidedD
         uncond=setup.uncond.at(call),
         cfg_scale=request.sampling.cfg_scale / sampler.cfg_divisor,
         dtype=setup.model.compute.dtype,
+        guidance=request.sampling.guidance,
+        empty=setup.empty,
+        call=call,
+        calls=walked_calls(request, sampler),
+        counts_timesteps=sampler.grid is not None,
     )
 
 
@@ -193,7 +212,7 @@ def refines(request: GenerationRequest, setup: Setup, sigma: float, call: int) -
     """
     assert request.refiner is not None
     if request.refiner.by_steps:
-        done = call / calls(request, setup.sampler)
+        done = call / walked_calls(request, setup.sampler)
     else:
         done = (999 - round(setup.table.timestep(sigma))) / 1000
     return done >= request.refiner.switch_at
