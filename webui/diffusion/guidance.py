@@ -143,8 +143,8 @@ class GuidedDenoiser:
 
     def _rescaled(self, guided: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
         """``guided`` whose network output has, to the share asked for, the deviation of the prompt's own output."""
-        outputs = (network_output(self.prediction, x, sigma, clean) for clean in (guided, cond))
-        return denoised(self.prediction, x, sigma, rescaled(*outputs, self.guidance.rescale))
+        output, of_prompt = (network_output(self.prediction, x, sigma, clean) for clean in (guided, cond))
+        return denoised(self.prediction, x, sigma, rescaled(output, of_prompt, self.guidance.rescale))
 
     def _answers(self, x: Tensor, sigma: float, sides: Sequence[tuple[Tensor, bool]]) -> list[Tensor]:
         """The clean latent of each side, asked in as few calls as their lengths allow."""
