@@ -27,7 +27,7 @@ def ours(case: common.Case, dtype: str, threads: int, layers: str) -> Iterator[N
     from webui.diffusion.prediction import Prediction
     from webui.diffusion.schedules import NoiseTable
     from webui.networks.kernels import arrange
-    from webui.networks.lora import TEXT_ENCODER, UNET, lora_targets
+    from webui.networks.layer_names import TEXT_ENCODER, UNET, lora_targets
     from webui.training.kinds.lora import LoraOptions, LoraTask
     from webui.training.low_rank import attach
     from webui.training.objective import Objective

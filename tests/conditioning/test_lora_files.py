@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from webui.conditioning.lora import LoraUse, a1111_hash, adapted, combined
 from webui.errors import CheckpointError
 from webui.model import Model
-from webui.networks.lora import UNET, lora_targets
+from webui.networks.layer_names import UNET, lora_targets
 
 
 def lora_file(path: Path, model: Model, seed: int = 0, alpha: float = 2.0) -> Path:

@@ -24,7 +24,7 @@ from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture, read_picture_texts
 from webui.metadata.verdict import Outcome
 from webui.networks.clip import ClipTextEncoder
-from webui.networks.lora import lora_targets
+from webui.networks.layer_names import lora_targets
 from webui.networks.unet import UNet
 from webui.prompt.tokenizer import Tokenizer
 from webui.settings import Settings

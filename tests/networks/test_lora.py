@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracles import clip, diffusers_unet, relative_error, transformers_clip, unet, unet_names
 from torch import Tensor
 
+from webui.networks.adapters import KINDS, change_of, fits
+from webui.networks.adapters.change import Kind
+from webui.networks.adapters.low_rank import LowRank
+from webui.networks.adapters.parts import Parts
 from webui.networks.clip import ClipTextConfig, ClipTextEncoder
 from webui.networks.kernels import arrange
-from webui.networks.lora import (
-    TEXT_ENCODER,
-    UNET,
-    Deltas,
-    Fitted,
-    LowRank,
-    Target,
-    Use,
-    diffusers_blocks,
-    fit,
-    lora_targets,
-    merged,
-)
+from webui.networks.layer_names import TEXT_ENCODER, UNET, Target, diffusers_blocks, lora_targets
+from webui.networks.lora import Fitted, Use, changes_of, fit, merged
 from webui.networks.unet import UNet, UNetConfig
 
 TOY = UNetConfig(
@@ -117,7 +113,7 @@ def test_equals_peft(config: UNetConfig, convolutions: bool, encoder: ClipTextEn
 
     ours = unet(config)
     file = kohya_file(lora_targets(ours, encoder, convolutions=convolutions, text=False))
-    changed = merged(ours, Deltas(UNET, [Use(fit(file, {}, ours, encoder), 1.0, 0.7)]))
+    changed = merged(ours, changes_of(UNET, [Use(fit(file, {}, ours, encoder), 1.0, 0.7)]))
     theirs = diffusers_unet(copy.deepcopy(ours))
     state, alphas = Loader.lora_state_dict(dict(file), unet_config=theirs.config)
     Loader.load_lora_into_unet(state, network_alphas=alphas, unet=theirs, adapter_name="a")
@@ -146,7 +142,7 @@ def test_text_encoder_equals_peft(encoder: ClipTextEncoder) -> None:
             peft_file[f"{path}.lora_B.weight"] = file[f"{name}.lora_up.weight"]
     result = set_peft_model_state_dict(theirs, peft_file)
     assert not result.unexpected_keys
-    changed = merged(encoder, Deltas(TEXT_ENCODER, [Use(fit(file, {}, network, encoder), 1.0, 1.0)]))
+    changed = merged(encoder, changes_of(TEXT_ENCODER, [Use(fit(file, {}, network, encoder), 1.0, 1.0)]))
     tokens = torch.arange(77)[None]
     with torch.inference_mode():
         assert relative_error(changed(tokens), theirs(tokens).last_hidden_state) < 1e-5
@@ -188,9 +184,10 @@ def test_other_programs_names_mean_the_same(style: str, encoder: ClipTextEncoder
     network = unet(TOY)
     file = kohya_file(lora_targets(network, encoder, convolutions=True), alpha=RANK)
     expected, found = fit(file, {}, network, encoder), fit(renamed(file, style, network, encoder), {}, network, encoder)
-    assert found.unknown == found.misshapen == () and found.pairs.keys() == expected.pairs.keys()
-    for target, low_rank in found.pairs.items():
-        assert torch.equal(low_rank.delta(target.shape), expected.pairs[target].delta(target.shape))
+    assert found.unknown == found.misshapen == () and found.changes.keys() == expected.changes.keys()
+    for target, low_rank in found.changes.items():
+        weight = torch.empty(target.shape)
+        assert torch.equal(low_rank.delta(weight), expected.changes[target].delta(weight))
 
 
 def test_the_scale_that_peft_states(encoder: ClipTextEncoder) -> None:
@@ -200,7 +197,7 @@ def test_the_scale_that_peft_states(encoder: ClipTextEncoder) -> None:
     file = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
 
     def scale(stated: str) -> float:
-        (found,) = fit(file, {"lora_adapter_metadata": stated}, network, encoder).pairs.values()
+        (found,) = fit(file, {"lora_adapter_metadata": stated}, network, encoder).changes.values()
         return found.scale
 
     assert scale('{"unet.r": 3, "unet.lora_alpha": 6}') == 2.0
@@ -212,10 +209,10 @@ def test_the_scale_that_peft_states(encoder: ClipTextEncoder) -> None:
 def test_a_convolution_by_hand_and_its_first_ranks() -> None:
     down, up = pair((4, 5, 3, 3), torch.Generator().manual_seed(1), rank=2)
     expected = torch.einsum("or,rikl->oikl", up.flatten(1), down)
-    low_rank = LowRank(down, up, 0.5)
-    torch.testing.assert_close(low_rank.delta((4, 5, 3, 3)), expected * 0.5)
+    low_rank, weight = LowRank(down, up, 0.5), torch.empty(4, 5, 3, 3)
+    torch.testing.assert_close(low_rank.delta(weight), expected * 0.5)
     first = torch.einsum("o,ikl->oikl", up[:, 0, 0, 0], down[0])
-    torch.testing.assert_close(low_rank.delta((4, 5, 3, 3), ranks=1), first * 0.5)
+    torch.testing.assert_close(low_rank.delta(weight, ranks=1), first * 0.5)
 
 
 def test_the_base_stays_bit_identical_and_shares_what_is_not_changed(encoder: ClipTextEncoder) -> None:
@@ -224,7 +221,7 @@ def test_the_base_stays_bit_identical_and_shares_what_is_not_changed(encoder: Cl
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     targets = lora_targets(network, encoder, convolutions=True)
     fitted = fit(kohya_file(targets), {}, network, encoder)
-    changed = merged(network, Deltas(UNET, [Use(fitted, 0.0, 0.9)]))
+    changed = merged(network, changes_of(UNET, [Use(fitted, 0.0, 0.9)]))
     touched = {target.parameter for target in targets.values() if target.network == UNET}
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -232,15 +229,15 @@ def test_the_base_stays_bit_identical_and_shares_what_is_not_changed(encoder: Cl
         assert (other.data_ptr() == tensor.data_ptr()) == (name not in touched), name
         assert other.stride() == tensor.stride()
     assert changed.state_dict().keys() == before.keys()
-    assert merged(encoder, Deltas(TEXT_ENCODER, [Use(fitted, 0.0, 0.9)])) is encoder
+    assert merged(encoder, changes_of(TEXT_ENCODER, [Use(fitted, 0.0, 0.9)])) is encoder
 
 
 def test_sums_are_rounded_once_in_the_weights_own_dtype(encoder: ClipTextEncoder) -> None:
     network = unet(TOY).bfloat16()
     fitted = fit(kohya_file(lora_targets(network, encoder, convolutions=False, text=False)), {}, network, encoder)
-    changed = merged(network, Deltas(UNET, [Use(fitted, 1.0, 0.5), Use(fitted, 1.0, 0.25)]))
-    for target, low_rank in fitted.pairs.items():
-        whole = network.get_parameter(target.parameter).float() + 0.75 * low_rank.delta(target.shape)
+    changed = merged(network, changes_of(UNET, [Use(fitted, 1.0, 0.5), Use(fitted, 1.0, 0.25)]))
+    for target, low_rank in fitted.changes.items():
+        whole = network.get_parameter(target.parameter).float() + 0.75 * low_rank.delta(torch.empty(target.shape))
         found = changed.get_parameter(target.parameter)
         assert found.dtype is torch.bfloat16
         assert torch.allclose(found.float(), whole.bfloat16().float(), rtol=2**-7, atol=1e-6)
@@ -250,18 +247,218 @@ def test_what_does_not_fit_is_told(encoder: ClipTextEncoder) -> None:
     network = unet(TOY)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (f"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_{x}" for x in "qkv")
+    norm = "lora_unet_mid_block_attentions_0_norm"
     good, wide = pair((96, 96), generator), pair((96, 128), generator)
     file = {
         f"{q}.lora_down.weight": good[0], f"{q}.lora_up.weight": good[1], f"{q}.alpha": torch.tensor(3.0),
         f"{k}.lora_down.weight": wide[0], f"{k}.lora_up.weight": wide[1],
-        f"{v}.lora_down.weight": good[0], f"{v}.lora_up.weight": good[1], f"{v}.dora_scale": torch.ones(96, 1),
+        f"{v}.lora_down.weight": good[0], f"{v}.lora_up.weight": good[1], f"{v}.rescale": torch.ones(96, 1),
+        f"{q}.diff_b": torch.ones(96), f"{norm}.w_norm": torch.ones(95), f"{norm}.b_norm": torch.ones(96),
         "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(3.0),
         "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.ones(()),
         "lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": good[1],
+        "lora_unet_mid_block_attentions_0_proj_out.alpha": torch.tensor(3.0),
     }  # fmt: skip
     fitted: Fitted = fit(file, {}, network, encoder)
-    assert fitted.used == 3 and len(fitted.pairs) == 1
-    assert {name.split(".")[0] for name in fitted.misshapen} == {k, "lora_unet_mid_block_attentions_0_proj_in"}
-    assert len(fitted.unknown) == 4 and {name for name in fitted.unknown if name.startswith(v)} == {
-        name for name in file if name.startswith(v)
+    assert fitted.used == 6
+    assert [target.parameter.split(".", 1)[1] for target in fitted.changes] == [
+        "1.transformer_blocks.0.attn1.to_q.weight",
+        "1.transformer_blocks.0.attn1.to_v.weight",
+        "1.norm.bias",
+    ]
+    proj_in = "lora_unet_mid_block_attentions_0_proj_in"
+    assert set(fitted.misshapen) == {
+        *(f"{layer}.lora_{part}.weight" for layer in (k, proj_in) for part in ("down", "up")),
+        f"{q}.diff_b",  # to_q has no bias
+        f"{norm}.w_norm",
     }
+    assert set(fitted.unknown) == {
+        f"{v}.rescale",
+        "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha",
+        "lora_unet_mid_block_attentions_0_proj_out.alpha",
+    }
+
+
+def test_norms_and_biases_by_the_names_of_lycoris(encoder: ClipTextEncoder) -> None:
+    """``lycoris.LycorisNetwork`` names every layer after its path, with underscores."""
+    network = unet(TOY)
+    theirs = diffusers_unet(copy.deepcopy(network))
+    generator = torch.Generator().manual_seed(0)
+    file = {}
+    for path, layer in theirs.named_modules():
+        if isinstance(layer, torch.nn.GroupNorm | torch.nn.LayerNorm):
+            name = f"lora_unet_{path.replace('.', '_')}"
+            for key, parameter in ((f"{name}.w_norm", layer.weight), (f"{name}.b_norm", layer.bias)):
+                file[key] = torch.randn(parameter.shape, generator=generator) * 0.3
+                parameter.data += file[key]
+        elif isinstance(layer, torch.nn.Conv2d):
+            name = f"lora_unet_{path.replace('.', '_')}"
+            file[f"{name}.diff"] = torch.randn(layer.weight.shape, generator=generator) * 0.02
+            file[f"{name}.diff_b"] = torch.randn(layer.bias.shape, generator=generator) * 0.1
+            layer.weight.data += file[f"{name}.diff"]
+            layer.bias.data += file[f"{name}.diff_b"]
+    fitted = fit(file, {}, network, encoder)
+    assert fitted.used == len(file) and not fitted.unknown and not fitted.misshapen
+    changed = merged(network, changes_of(UNET, [Use(fitted, 1.0, 1.0)]))
+    x, timesteps, context = unet_inputs(TOY)
+    with torch.inference_mode():
+        expected = theirs(x, timesteps, context).sample
+        assert relative_error(changed(x, timesteps, context), expected) < 1e-5
+        assert relative_error(network(x, timesteps, context), expected) > 0.05
+
+
+def test_a_plain_models_file_leaves_an_inpainting_models_further_inputs(encoder: ClipTextEncoder) -> None:
+    plain, wider = unet(TOY), unet(replace(TOY, in_channels=9))
+    file = {"lora_unet_conv_in.diff": torch.randn(32, 4, 3, 3)}
+    fitted = fit(file, {}, wider, encoder)
+    changed = merged(wider, changes_of(UNET, [Use(fitted, 1.0, 1.0)]))
+    name = "input_blocks.0.0.weight"
+    difference = changed.get_parameter(name) - wider.get_parameter(name)
+    torch.testing.assert_close(difference[:, :4], file["lora_unet_conv_in.diff"], rtol=0, atol=1e-6)
+    assert not difference[:, 4:].any()
+    assert not fit({"lora_unet_conv_in.diff": torch.ones(32, 5, 3, 3)}, {}, plain, encoder).changes
+
+
+def every_kind(network: UNet) -> dict[str, Tensor]:
+    """A file with one layer of each kind, in the middle of the UNet."""
+    block = "lora_unet_mid_block_attentions_0"
+    attention = f"{block}_transformer_blocks_0_attn"
+    generator = torch.Generator().manual_seed(2)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator) * 0.1
+
+    layers: dict[str, dict[str, Tensor]] = {
+        f"{attention}1_to_q": {"lora_down.weight": random(2, 96), "lora_up.weight": random(96, 2)},
+        f"{attention}1_to_k": {
+            "lora_down.weight": random(2, 96), "lora_up.weight": random(96, 2), "dora_scale": random(1, 96) + 1,
+        },
+        f"{attention}1_to_v": {f"hada_{w}": random(*shape) for w, shape in (
+            ("w1_a", (96, 2)), ("w1_b", (2, 96)), ("w2_a", (96, 2)), ("w2_b", (2, 96)),
+        )},
+        f"{attention}1_to_out_0": {"lokr_w1": random(4, 4), "lokr_w2": random(24, 24)},
+        f"{attention}2_to_q": {"weight": random(96), "on_input": torch.tensor(1)},
+        f"{attention}2_to_out_0": {"oft_blocks": random(4, 24, 24), "alpha": torch.tensor(0.0)},
+        f"{block}_proj_in": {"oft_blocks": random(2, 4, 24, 24)},
+        f"{block}_proj_out": {
+            "a1.weight": random(96, 2, 1, 1), "a2.weight": random(2, 96, 1, 1),
+            "b1.weight": random(96, 2, 1, 1), "b2.weight": random(2, 96, 1, 1), "alpha": torch.tensor(1.0),
+        },
+        f"{block}_norm": {"w_norm": random(96), "b_norm": random(96)},
+        f"{block}_transformer_blocks_0_norm1": {"set_weight": random(96) + 1},
+        "lora_unet_mid_block_resnets_0_conv1": {
+            "lora_down.weight": random(2, 96, 1, 1), "lora_mid.weight": random(2, 2, 3, 3),
+            "lora_up.weight": random(96, 2, 1, 1),
+        },
+        "lora_unet_mid_block_resnets_0_conv2": {"diff": random(96, 96, 3, 3), "diff_b": random(96)},
+    }  # fmt: skip
+    return {f"{layer}.{part}": tensor for layer, parts in layers.items() for part, tensor in parts.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_kind_touches_the_base(encoder: ClipTextEncoder, dtype: torch.dtype) -> None:
+    network = unet(TOY).to(dtype)
+    arrange(network)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    file = every_kind(network)
+    fitted = fit(file, {}, network, encoder)
+    assert fitted.used == len(file) and not fitted.unknown and not fitted.misshapen and len(fitted.changes) == 14
+    changes = changes_of(UNET, [Use(fitted, 1.0, 0.8), Use(fitted, 1.0, -0.3)])
+    changed = merged(network, changes)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        other = changed.state_dict()[name]
+        assert (other.data_ptr() == tensor.data_ptr()) == (name not in changes), name
+        assert torch.equal(other, tensor) == (name not in changes), name
+        assert other.stride() == tensor.stride() and other.dtype is dtype
+    again = merged(network, changes)
+    assert all(torch.equal(tensor, changed.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
+def test_several_files_on_one_weight(encoder: ClipTextEncoder) -> None:
+    """Each changes what the one before left, as in AUTOMATIC1111; for sums that is no matter."""
+    network = unet(TOY)
+    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    name = "middle_block.1.transformer_blocks.0.attn1.to_q.weight"
+    weight = network.get_parameter(name)
+    added, factors = torch.randn(96, 96), torch.rand(96)
+    files = [{f"{layer}.diff": added}, {f"{layer}.weight": factors, f"{layer}.on_input": torch.tensor(1)}]
+    fitted = [fit(file, {}, network, encoder) for file in files]
+    for order, expected in (
+        ((0, 1), (weight + 0.5 * added) * (1 + 2 * factors)),
+        ((1, 0), weight * (1 + 2 * factors) + 0.5 * added),
+        ((0, 0), weight + added),
+    ):
+        uses = [Use(fitted[index], 1.0, (0.5, 2.0)[index]) for index in order]
+        found = merged(network, changes_of(UNET, uses)).get_parameter(name)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_are_weighed_one_by_one(encoder: ClipTextEncoder) -> None:
+    network = unet(TOY)
+    targets = lora_targets(network, encoder, convolutions=True)
+    fitted = fit(kohya_file(targets), {}, network, encoder)
+    blocks = tuple(float(number) for number in range(26))
+    use = Use(fitted, 2.0, 3.0, None, blocks)
+    weights = {target.parameter: use.weight_on(target) for target in fitted.changes}
+    assert weights["input_blocks.4.1.transformer_blocks.0.attn1.to_q.weight"] == 3 * 5
+    assert weights["middle_block.1.proj_in.weight"] == 3 * 13
+    assert weights["output_blocks.7.0.in_layers.2.weight"] == 3 * (14 + 7)
+    assert weights["text_model.encoder.layers.0.mlp.fc1.weight"] == 0
+    assert Target(UNET, "time_embed.0.weight", ()).block is Target(UNET, "out.2.weight", ()).block is None
+    assert use.weight_on(Target(UNET, "out.2.weight", ())) == 3
+    changed = changes_of(UNET, [use])
+    assert changed["output_blocks.7.0.in_layers.2.weight"][0].weight == 63
+    assert not changes_of(TEXT_ENCODER, [use])
+
+
+PARTS = (
+    "lora_down.weight", "lora_up.weight", "lora_mid.weight", "alpha", "dora_scale", "lora_magnitude_vector", "diff",
+    "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b",
+    "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "oft_blocks", "oft_diag", "rescale", "diff_b", "w_norm", "b_norm",
+    "set_weight", "on_input", "weight", "a1.weight", "a2.weight", "b1.weight", "b2.weight", "bm.weight", "strange",
+)  # fmt: skip
+ODD_LAYERS = (
+    "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q", "lora_unet_mid_block_resnets_0_conv1",
+    "lora_unet_mid_block_attentions_0_norm", "lora_te_text_model_encoder_layers_0_mlp_fc1", "", "x",
+    "lora_te_text_model_embeddings_token_embedding",
+)  # fmt: skip
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 24, 48, 96]), max_size=5).filter(lambda shape: math.prod(shape) < 1e6)
+
+
+@pytest.fixture(scope="module")
+def small() -> UNet:
+    return unet(TOY)
+
+
+@settings(max_examples=300, deadline=None)
+@given(file=st.dictionaries(st.tuples(st.sampled_from(ODD_LAYERS), st.sampled_from(PARTS)), SHAPES, max_size=12))
+def test_odd_files_do_no_harm(small: UNet, encoder: ClipTextEncoder, file: dict[tuple[str, str], list[int]]) -> None:
+    """Every tensor is used, unknown or misshapen, and what fits can be computed."""
+    tensors = {f"{layer}.{part}": torch.full(shape, 0.5) for (layer, part), shape in file.items()}
+    fitted = fit(tensors, {}, small, encoder)
+    assert fitted.used + len(fitted.unknown) + len(fitted.misshapen) == len(tensors)
+    assert set(fitted.unknown) | set(fitted.misshapen) <= tensors.keys()
+    for network in (small, encoder):
+        name = UNET if network is small else TEXT_ENCODER
+        merged(network, changes_of(name, [Use(fitted, 1.0, 1.0)]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS), shapes=st.lists(SHAPES, min_size=12, max_size=12), dora=st.booleans(), seed=st.data()
+)
+def test_odd_layers_of_every_kind(
+    small: UNet, encoder: ClipTextEncoder, kind: Kind, shapes: list[list[int]], dora: bool, seed: st.DataObject
+) -> None:
+    parts = sorted(seed.draw(st.sampled_from(kind.needs)) | kind.takes - {"oft_diag"})
+    tensors = {part: torch.full(shape, 0.5) for part, shape in zip(parts, shapes, strict=False)}
+    if dora:
+        tensors["dora_scale"] = torch.ones(shapes[-1])
+    try:
+        found = change_of(Parts(tensors))
+    except ValueError:
+        return
+    for shape in ((96, 96), (96, 96, 3, 3), (96,)):
+        if found is not None and fits(found[0], shape):
+            assert found[0].delta(torch.ones(shape)).shape == shape

@@ -14,7 +14,8 @@ from training_cases import Begin
 
 from webui.conditioning.lora import LoraUse, adapted
 from webui.errors import RequestError
-from webui.networks.lora import TEXT_ENCODER, UNET, LowRank, lora_targets
+from webui.networks.adapters.low_rank import LowRank
+from webui.networks.layer_names import TEXT_ENCODER, UNET, lora_targets
 from webui.training.export import TrainingRecipe, export
 from webui.training.kinds.lora import LoraOptions, LoraTask
 from webui.training.loop import generator

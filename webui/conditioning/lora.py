@@ -33,11 +33,12 @@ class LoraUse:
     text_weight: float
     unet_weight: float
     ranks: int | None = None
+    blocks: tuple[float, ...] | None = None
 
     @property
-    def effect(self) -> tuple[str, float, float, int | None]:
+    def effect(self) -> tuple[object, ...]:
         """What decides about the merged weights."""
-        return self.sha256, self.text_weight, self.unet_weight, self.ranks
+        return self.sha256, self.text_weight, self.unet_weight, self.ranks, self.blocks
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,16 @@ class Applied:
 def combined(uses: Sequence[LoraUse]) -> tuple[LoraUse, ...]:
     """Each file once: the weights of one that is named several times add up.  The order is that of the hashes, so that
     the same set gives the same bits."""
-    total: dict[tuple[str, int | None], LoraUse] = {}
+    total: dict[tuple[object, ...], LoraUse] = {}
     for use in uses:
-        before = total.get((use.sha256, use.ranks))
-        total[use.sha256, use.ranks] = use if before is None else replace(
+        same = (use.sha256, use.ranks, use.blocks)
+        before = total.get(same)
+        total[same] = use if before is None else replace(
             before,
             text_weight=before.text_weight + use.text_weight,
             unet_weight=before.unet_weight + use.unet_weight,
         )  # fmt: skip
-    return tuple(sorted(total.values(), key=lambda use: (use.sha256, use.ranks or 0)))
+    return tuple(sorted(total.values(), key=lambda use: (use.sha256, use.ranks or 0, use.blocks or ())))
 
 
 def adapted(model: Model, uses: Sequence[LoraUse]) -> tuple[Model, tuple[Applied, ...]]:
@@ -89,16 +91,18 @@ def adapted(model: Model, uses: Sequence[LoraUse]) -> tuple[Model, tuple[Applied
     import torch
 
     from webui.networks import lora
+    from webui.networks.layer_names import TEXT_ENCODER, UNET
 
     with torch.inference_mode(False), torch.no_grad():
         fitted = [_read(model, use) for use in uses]
         weighed = [
-            lora.Use(fit, use.text_weight, use.unet_weight, use.ranks) for use, fit in zip(uses, fitted, strict=True)
+            lora.Use(fit, use.text_weight, use.unet_weight, use.ranks, use.blocks)
+            for use, fit in zip(uses, fitted, strict=True)
         ]
         changed = replace(
             model,
-            unet=lora.merged(model.unet, lora.Deltas(lora.UNET, weighed)),
-            text_encoder=lora.merged(model.text_encoder, lora.Deltas(lora.TEXT_ENCODER, weighed)),
+            unet=lora.merged(model.unet, lora.changes_of(UNET, weighed)),
+            text_encoder=lora.merged(model.text_encoder, lora.changes_of(TEXT_ENCODER, weighed)),
         )
     applied = (
         Applied(use.name, use.sha256, fit.used, fit.unknown, fit.misshapen)
@@ -128,7 +132,7 @@ def _read(model: Model, use: LoraUse) -> Fitted:
     file = SafetensorsFile.open(use.path)
     tensors = file.load("", torch.float32, model.compute.device, lambda name: not name.startswith(BUNDLE))
     fitted = fit(tensors, file.header.metadata, model.unet, model.text_encoder)
-    if not fitted.pairs:
+    if not fitted.changes:
         left = Applied(use.name, use.sha256, 0, fitted.unknown, fitted.misshapen)
         raise CheckpointError(
             f'The LoRA "{use.name}" changes nothing in the model {model.name}: {left.counts}. '

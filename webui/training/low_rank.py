@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from webui.networks.kernels import linear
-from webui.networks.lora import Target
+from webui.networks.layer_names import Target
 
 
 @dataclass(frozen=True)

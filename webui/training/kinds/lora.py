@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from webui.model import Model
-    from webui.networks.lora import Target
+    from webui.networks.layer_names import Target
     from webui.result import Pixels
     from webui.training.captions import Captions
     from webui.training.latents import Latents
@@ -133,7 +133,7 @@ class LoraTask:
 def begin(options: LoraOptions, materials: Materials) -> Task:
     """Encode the pictures, freeze the model, and put a pair beside each layer that is to change."""
     from webui.networks.kernels import arrange
-    from webui.networks.lora import TEXT_ENCODER, UNET
+    from webui.networks.layer_names import TEXT_ENCODER, UNET
     from webui.training.captions import Captions
     from webui.training.latents import LatentCache
     from webui.training.low_rank import attach
@@ -168,7 +168,7 @@ def begin(options: LoraOptions, materials: Materials) -> Task:
 
 
 def _targets(options: LoraOptions, model: Model) -> dict[str, Target]:
-    from webui.networks.lora import TEXT_ENCODER, lora_targets
+    from webui.networks.layer_names import TEXT_ENCODER, lora_targets
 
     targets = lora_targets(model.unet, model.text_encoder, convolutions=options.convolutions, text=options.train_text)
     return {name: target for name, target in targets.items() if options.unet or target.network == TEXT_ENCODER}
