@@ -21,6 +21,7 @@ from webui.device import Compute
 from webui.errors import CheckpointError, NotFoundError, UnsafeFileError
 from webui.networks.restoration import (
     InterpolationMode,
+    PictureNetwork,
     PictureNetworks,
     build,
     normalize,
@@ -121,6 +122,34 @@ def test_sides_are_padded_to_what_a_network_needs_and_cut_again() -> None:
     assert network(PIXELS[:17, :19]).shape == (34, 38, 3)
 
 
+def small_networks() -> dict[str, torch.nn.Module]:
+    """Small random networks of other families, by spandrel's name for the family."""
+    spandrel()
+    from spandrel.architectures.Compact import Compact
+    from spandrel.architectures.DAT import DAT
+    from spandrel.architectures.SCUNet import SCUNet
+    from spandrel.architectures.SwinIR import SwinIR
+
+    torch.manual_seed(3)
+    swin: dict[str, Any] = {"embed_dim": 12, "depths": [2], "num_heads": [2], "window_size": 8, "upscale": 2}
+    dat: dict[str, Any] = {"embed_dim": 16, "depth": [2], "num_heads": [2], "split_size": [4, 8], "upscale": 2}
+    return {
+        "SwinIR": SwinIR(**swin, upsampler="pixelshuffle"),
+        "DAT": DAT(**dat, upsampler="pixelshuffledirect"),
+        "SCUNet": SCUNet(config=[1, 1, 1, 1, 1, 1, 1], dim=64),
+        "Compact": Compact(num_feat=8, num_conv=2, upscale=2),
+    }
+
+
+@pytest.mark.parametrize("family", ["SwinIR", "DAT", "SCUNet", "Compact"])
+def test_other_families_are_recognised_and_take_any_size(family: str) -> None:
+    network = build(small_networks()[family].state_dict(), f"{family}.pth", COMPUTE)
+    assert network.architecture == family
+    made = network(PIXELS[:19, :27])
+    assert made.shape == (19 * network.scale, 27 * network.scale, 3)
+    assert network.scale == (1 if family == "SCUNet" else 2)
+
+
 def test_a_network_of_grey_pictures_sees_each_channel_as_one() -> None:
     network = build(random_esrgan(in_nc=1, out_nc=1).state_dict(), "grey", COMPUTE)
     whole = network(PIXELS)
@@ -143,9 +172,24 @@ class Halved:
 
 
 def test_what_overflows_in_fp16_is_computed_again_in_fp32() -> None:
-    from webui.networks.restoration import PictureNetwork
-
     assert np.array_equal(PictureNetwork(Halved(), "half")(PIXELS), PIXELS)
+
+
+class Torn(Halved):
+    """A descriptor that does not run."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(self.sentence)
+
+
+def test_a_network_that_does_not_run_is_said_but_memory_is_not_its_fault() -> None:
+    with pytest.raises(CheckpointError, match=r"^torn.pth could not be run .*sizes do not fit"):
+        PictureNetwork(Torn("sizes do not fit"), "torn.pth")(PIXELS)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        PictureNetwork(Torn("CUDA out of memory"), "torn.pth")(PIXELS)
 
 
 def test_values_that_are_no_numbers_are_said() -> None:

@@ -185,8 +185,13 @@ class PictureNetwork:
         batch, channels = x.shape[:2]
         if self.descriptor.input_channels == 1:  # a network of grey pictures sees each channel as one
             x = x.reshape(batch * channels, 1, *x.shape[2:])
-        with torch.inference_mode():
-            y: Tensor = self.descriptor(x.to(self.descriptor.device, self.descriptor.dtype))
+        try:
+            with torch.inference_mode():
+                y: Tensor = self.descriptor(x.to(self.descriptor.device, self.descriptor.dtype))
+        except RuntimeError as error:
+            if "memory" in str(error).lower():
+                raise
+            raise CheckpointError(f"{self.name} could not be run on this picture: {error}.") from error
         return y.reshape(batch, channels, *y.shape[2:]).float().cpu()
 
 
