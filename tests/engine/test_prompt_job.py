@@ -13,6 +13,7 @@ from webui.engine.runner import Runner
 from webui.images.pixels import read_pixels
 from webui.metadata import infotext
 from webui.metadata.files import read_picture_texts
+from webui.metadata.reading import to_request
 from webui.metadata.verdict import Outcome
 from webui.prompt.dynamic import resolve
 from webui.request import Emphasis, GenerationRequest, Template
@@ -49,7 +50,7 @@ def test_each_picture_chooses_by_its_seed_and_is_made_again_without_the_files(ru
         assert recipe["template"].items() >= {"prompt": template, "negative_prompt": negative}.items()
         assert (parsed.fields["Template"], parsed.fields["Negative Template"]) == (template, negative)
         prompts.append(parsed.prompt)
-        back = infotext.to_request(parsed, request).request
+        back = to_request(parsed, request).request
         assert back.template == Template(prompt=template, negative_prompt=negative)
         assert (back.prompt, back.negative_prompt) == (parsed.prompt, parsed.negative_prompt)
     assert len(set(prompts)) > 1
@@ -77,6 +78,6 @@ def test_emphasis_is_recorded_where_it_matters(runner: Runner) -> None:
     (data,) = make(runner, asked)
     parsed = infotext.parse(read_picture_texts(data)["parameters"])
     assert parsed.fields["Emphasis"] == "No norm"
-    assert infotext.to_request(parsed, tiny_request()).request.emphasis is Emphasis.NO_NORM
+    assert to_request(parsed, tiny_request()).request.emphasis is Emphasis.NO_NORM
     (plain,) = make(runner, tiny_request(prompt="a cat", emphasis=Emphasis.NO_NORM))
     assert "Emphasis" not in read_picture_texts(plain)["parameters"]

@@ -27,7 +27,7 @@ from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture, read_picture_texts
 from webui.metadata.verdict import Outcome, Verdict
 from webui.networks.unet import Openings
-from webui.request import GenerationRequest, InpaintArea, Mask, MaskedContent, ModuleUse, StartImage
+from webui.request import GenerationRequest, InpaintArea, Mask, MaskedContent, ModuleUse, SecondPass, StartImage
 from webui.settings import Settings
 
 A1111 = (
@@ -199,10 +199,11 @@ def test_an_automatic1111_img2img_cannot_be_run(runner: Runner) -> None:
     assert verdict.outcome is Outcome.CANNOT_RUN and "from another picture" in verdict.reasons[0]
 
 
-def test_an_automatic1111_hires_fix_is_told_as_such(runner: Runner) -> None:
-    text = A1111.format(hash="", name="tiny").replace("Size", "Denoising strength: 0.5, Hires upscale: 2, Size")
-    verdict = again(runner, with_text(np.zeros((64, 64, 3), np.uint8), text))
-    assert verdict.outcome is Outcome.CANNOT_RUN and "enlarged by AUTOMATIC1111's hires fix" in verdict.reasons[0]
+def test_a_hires_fix_is_run_from_its_text_alone(runner: Runner) -> None:
+    (ours,) = make(runner, tiny_request(second_pass=SecondPass(scale=1.5, denoising_strength=0.5, prompt="a blue dog")))
+    text = read_picture_texts(ours)["parameters"]
+    assert "Denoising strength: 0.5" in text and "Hires prompt: a blue dog" in text
+    assert again(runner, with_text(read_pixels(ours), text)).outcome is Outcome.BIT_EXACT
 
 
 def test_files_that_cannot_be_read_do_not_stand_in_the_way(

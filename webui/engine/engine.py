@@ -37,7 +37,9 @@ from webui.extras import ExtrasRequest
 from webui.faces import FaceRestorer
 from webui.images.pixels import read_pixels
 from webui.metadata import infotext
+from webui.metadata.completing import completed
 from webui.metadata.files import read_picture_texts
+from webui.metadata.reading import OURS, ReadBack
 from webui.metadata.recipe import Recipe, request_of_one
 from webui.plugins.manager import DROP_IN_PACKAGES, MAX_PROBLEMS, TAB_PACKAGE, Plugins
 from webui.prompt.styles import Styles
@@ -333,18 +335,22 @@ class Engine:
         """The page's tabs in their order."""
         return list(self.plugins.tabs)
 
-    def read_infotext(self, data: bytes) -> infotext.ReadBack:
-        """What a picture's text says, as a request: its recipe when it has one, else its parameters."""
+    def read_infotext(self, data: bytes) -> ReadBack:
+        """What a picture's text says, as a request; its recipe, when it has one, adds what no text says."""
         texts = read_picture_texts(data)
         if "parameters" not in texts and extras.is_extras(texts.get("recipe", "")):
             raise MetadataError("This picture was made of another one (Extras), which did not tell how it was made.")
         if "recipe" in texts and "parameters" not in texts:
-            return infotext.ReadBack(request_of_one(Recipe.from_json(texts["recipe"])), {}, ())
+            return ReadBack(request_of_one(Recipe.from_json(texts["recipe"])), {}, (), OURS)
         if "parameters" not in texts:
             raise MetadataError("The picture carries no parameters; it was not made here, or its text was removed.")
-        return self.read_parameters(texts["parameters"])
+        back = self.read_parameters(texts["parameters"])
+        recorded = _recorded(texts.get("recipe", ""))
+        if recorded is None:
+            return back
+        return replace(back, request=completed(back.request, back.start, recorded))
 
-    def read_parameters(self, text: str) -> infotext.ReadBack:
+    def read_parameters(self, text: str) -> ReadBack:
         """What a ``parameters`` text says, as a request; plugins may add to it."""
         return read_back(infotext.parse(text), self.plugins)
 
@@ -465,3 +471,13 @@ class Engine:
     def _note_problem(self, sentence: str) -> None:
         if sentence not in self._problems and len(self._problems) < MAX_PROBLEMS:
             self._problems.append(sentence)
+
+
+def _recorded(recipe: str) -> GenerationRequest | None:
+    """The request of a recipe's picture, None where there is no recipe that can be read."""
+    if not recipe or extras.is_extras(recipe):
+        return None
+    try:
+        return request_of_one(Recipe.from_json(recipe))
+    except MetadataError:
+        return None  # the picture's text is all that is left of it

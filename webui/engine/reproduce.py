@@ -24,7 +24,7 @@ from webui.metadata import infotext
 from webui.metadata.files import pixel_digest, read_picture_texts
 from webui.metadata.recipe import Recipe
 from webui.metadata.verdict import Outcome, Verdict, compare, differences, plugin_differences
-from webui.request import GenerationRequest
+from webui.request import GenerationRequest, RandomSource
 from webui.result import Environment, MadePicture, ModelFile, Pixels, Plugin
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ NOT_RECORDED = (
 """What a picture that has AUTOMATIC1111's ``parameters`` and no recipe does not tell."""
 _ROLES = {"lora": "LoRA", "hypernet": "hypernetwork"}
 INTERRUPTED = "It was interrupted."
-HIRES_FIX = "It was enlarged by AUTOMATIC1111's hires fix, whose values could not be read."
 FROM_A_PICTURE = "It was made from another picture (Denoising strength is set), which its text does not hold."
 
 
@@ -98,8 +97,6 @@ class Reproduction:
     def _by_text(self, text: str, expected: Pixels) -> Verdict:
         parsed = infotext.parse(text)
         back = read_back(parsed, self.runner.plugins)
-        if any(key in parsed.fields for key in infotext.HIRES_KEYS) and back.request.second_pass is None:
-            return _cannot_run(HIRES_FIX)
         if "Denoising strength" in parsed.fields and back.request.second_pass is None:
             return _cannot_run(FROM_A_PICTURE)
         entry, reasons = self._model_by_text(parsed.fields)
@@ -118,7 +115,7 @@ class Reproduction:
             return _cannot_run(INTERRUPTED)
         verdict = compare(expected, made.pixels)
         reasons += [f"Not understood here: {item}." for item in back.unmapped]
-        if parsed.fields.get("RNG", "GPU") != "CPU":
+        if back.request.noise.source is RandomSource.GPU and self.runner.compute.device.type == "cpu":
             reasons.append("Its noise came from a graphics card (RNG: GPU); here noise comes from the CPU generator.")
         return replace(verdict, reasons=(*verdict.reasons, *reasons))
 

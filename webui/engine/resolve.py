@@ -9,12 +9,14 @@ from dataclasses import replace
 from webui.checkpoints.library import Library
 from webui.diffusion.schedules import AUTOMATIC, Schedule, resolve_schedule, split_sampler_name
 from webui.errors import RequestError, unknown_name
-from webui.metadata import infotext
-from webui.metadata.infotext import Infotext, ReadBack
+from webui.metadata.infotext import Infotext
+from webui.metadata.reading import Known, ReadBack, to_request
+from webui.metadata.writing import Walk
 from webui.plugins.manager import Plugins
+from webui.prompt.comments import without_comments
 from webui.prompt.extra_networks import extract
 from webui.prompt.styles import Styles
-from webui.request import BUILT_IN_VAE, GenerationRequest, SecondPass
+from webui.request import BUILT_IN_VAE, GenerationRequest, Sampling, SecondPass
 from webui.samplers import Sampler, find_sampler
 from webui.upscalers import find_upscaler
 
@@ -97,6 +99,16 @@ def styled(request: GenerationRequest, styles: Styles) -> GenerationRequest:
     return replace(request, prompt=prompt, negative_prompt=negative_prompt, second_pass=second, styles=())
 
 
+def uncommented(request: GenerationRequest) -> GenerationRequest:
+    """The request without the comments in its prompts."""
+    second = request.second_pass
+    if second is not None:
+        prompt, negative_prompt = without_comments(second.prompt), without_comments(second.negative_prompt)
+        second = replace(second, prompt=prompt, negative_prompt=negative_prompt)
+    prompt, negative_prompt = without_comments(request.prompt), without_comments(request.negative_prompt)
+    return replace(request, prompt=prompt, negative_prompt=negative_prompt, second_pass=second)
+
+
 def read_back(parsed: Infotext, plugins: Plugins) -> ReadBack:
     """What a text that was read says, as a request; plugins may add to it."""
 
@@ -107,15 +119,55 @@ def read_back(parsed: Infotext, plugins: Plugins) -> ReadBack:
         except RequestError:
             return text, AUTOMATIC
 
-    back = infotext.to_request(parsed, GenerationRequest(), split_sampler=split_sampler)
+    def default_schedule(name: str) -> str | None:
+        """The schedule that "Automatic" means for a sampler; None for the uniform one, also for an unknown sampler."""
+        return next((one.default_schedule for one in plugins.samplers.values() if name in one.names), None)
+
+    known = Known(split_sampler=split_sampler, default_schedule=default_schedule)
+    back = to_request(parsed, GenerationRequest(), known)
     plain = plugins.amend(
         "read_infotext", "request", back.request.to_dict(), GenerationRequest.from_dict, fields=dict(parsed.fields)
     )
     return replace(back, request=GenerationRequest.from_dict(plain))
 
 
-def schedule_label(request: GenerationRequest, plugins: Plugins) -> str:
+_ALWAYS_DRAW = ("LCM", "Restart")
+"""Samplers that add noise whatever their options say."""
+
+
+def walks(request: GenerationRequest, plugins: Plugins) -> tuple[Walk, Walk | None]:
+    """What a picture's text has to know about how a resolved request's passes walk; None without a second one."""
+    second = request.second_pass
+    if second is None:
+        return _walk(request.sampling, plugins), None
+    later = replace(
+        request.sampling,
+        sampler=second.sampler or request.sampling.sampler,
+        schedule=second.schedule or request.sampling.schedule,
+        eta=request.sampling.eta if second.eta is None else second.eta,
+    )
+    return _walk(request.sampling, plugins), _walk(later, plugins)
+
+
+def _walk(sampling: Sampling, plugins: Plugins) -> Walk:
+    sampler = plugins.samplers[sampling.sampler]
+    on_timesteps = sampler.grid is not None
+    takes_churn = sampler.tuned is not None and not on_timesteps
+    stochastic = sampler.default_eta is not None and bool(sampling.eta)
+    return Walk(
+        label=_schedule_label(sampling, sampler),
+        default_schedule=sampler.default_schedule,
+        default_eta=sampler.default_eta,
+        takes_churn=takes_churn,
+        takes_noise_scale=sampler.scales_noise,
+        on_timesteps=on_timesteps,
+        draws_noise=not sampler.brownian
+        and (stochastic or sampler.name in _ALWAYS_DRAW or (takes_churn and bool(sampling.options.s_churn))),
+        discards_penultimate=sampler.discards_penultimate,
+    )
+
+
+def _schedule_label(sampling: Sampling, sampler: Sampler) -> str:
     """What AUTOMATIC1111 writes as "Schedule type": a sampler without a default of its own stays "Automatic"."""
-    sampler = plugins.samplers[request.sampling.sampler]
-    plain = sampler.default_schedule is None and request.sampling.schedule == "Uniform"
-    return "Automatic" if plain else request.sampling.schedule
+    plain = sampler.default_schedule is None and sampling.schedule == "Uniform"
+    return AUTOMATIC if plain else sampling.schedule

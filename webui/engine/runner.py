@@ -25,17 +25,17 @@ from webui.engine import extras
 from webui.engine.executor import Control, Order, Report, Tell
 from webui.engine.extra_files import EMBEDDING, ExtraFiles
 from webui.engine.inputs import InputStore, reproduction_store
-from webui.engine.job_files import JobFiles, Recorded
+from webui.engine.job_files import KINDS, VAE, JobFiles, Recorded
 from webui.engine.jobs import Output
 from webui.engine.models import LoadedModels
 from webui.engine.outputs import OutputFolder
 from webui.engine.preparing import Preparation
 from webui.engine.progress import Clock, Previews
 from webui.engine.reproduce import Reproduction
-from webui.engine.resolve import resolve, schedule_label, styled
+from webui.engine.resolve import resolve, styled, uncommented, walks
 from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError, unknown_name
 from webui.images.pixels import read_pixels
-from webui.metadata import infotext
+from webui.metadata import writing
 from webui.metadata.files import encode_picture, pixel_digest
 from webui.metadata.recipe import Recipe, input_digests
 from webui.metadata.verdict import Verdict
@@ -48,11 +48,10 @@ from webui.pipeline.img2img import Beginning, StartPictures, begin
 from webui.pipeline.moments import Decoding, Enlarging, Made, Moment, Stepped
 from webui.pipeline.run import run_group
 from webui.plugins.manager import Plugins
-from webui.prompt.comments import without_comments
 from webui.prompt.dynamic import with_choices
 from webui.prompt.styles import Styles
 from webui.prompt.wildcards import Wildcards
-from webui.request import GenerationRequest
+from webui.request import BUILT_IN_VAE, GenerationRequest
 from webui.result import Environment, MadePicture, ModelFile, Pixels
 from webui.settings import Settings
 
@@ -387,20 +386,26 @@ class Runner:
         return output, path
 
     def _infotext(self, picture: MadePicture, request: GenerationRequest, prepared: Prepared) -> str:
-        model = prepared.setup.model
-        extra = {**picture.infotext_extra, **self.plugins.pairs("write_infotext", request=request)}
-        facts = infotext.InfotextFacts(
+        model, extras = prepared.setup.model, prepared.extras
+        walk, second_walk = walks(request, self.plugins)
+        hashes = {(file.role, file.name): file.sha256 for file in prepared.files}
+        vae = None if request.vae == BUILT_IN_VAE else self.library.find(request.vae, VAE)
+        facts = writing.InfotextFacts(
             model_name=model.name,
             model_hash=model.sha256,
-            schedule_label=schedule_label(request, self.plugins),
-            default_eta=self.plugins.samplers[request.sampling.sampler].default_eta,
             seed=picture.seed,
-            lora_hashes=prepared.extras.lora_hashes,
-            embedding_hashes=prepared.extras.embedding_hashes,
-            extra=extra,
+            variation_seed=request.variation_seed_of(picture.index),
+            walk=walk,
+            second_walk=second_walk,
+            vae=vae.path.name if vae else "",
+            vae_hash=hashes.get((VAE, request.vae), ""),
+            titles={name: writing.title(name, sha256) for (role, name), sha256 in hashes.items() if role in KINDS},
+            lora_hashes=extras.lora_hashes,
+            embedding_hashes=extras.embedding_hashes,
+            padded=prepared.setup.pads,
+            extra={**picture.infotext_extra, **self.plugins.pairs("write_infotext", request=request)},
         )
-        prompts = (without_comments(request.prompt), without_comments(request.negative_prompt))
-        return infotext.write(replace(request, prompt=prompts[0], negative_prompt=prompts[1]), facts)
+        return writing.write(uncommented(request), facts)
 
 
 def _groups(request: GenerationRequest, wanted: Sequence[int], compute: Compute) -> Iterator[tuple[int, ...]]:

@@ -1,40 +1,24 @@
-"""request <-> the ``parameters`` text that AUTOMATIC1111 writes into pictures, so that every existing tool reads ours.
+"""The ``parameters`` text that AUTOMATIC1111 writes into pictures: its layout, taken apart and put together.
 
     PROMPT
     Negative prompt: NEGATIVE
     Steps: 20, Sampler: Euler, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
 
 Layout, order of the keys, quoting and the rules of reading are those of version 1.10 (``modules/processing.py``
-``create_infotext``, ``modules/infotext_utils.py``).  A prompt that this layout cannot carry unchanged (with spaces at
-its ends, or a line that looks like the layout) is written a second time, quoted, under ``Prompt verbatim`` or
-``Negative prompt verbatim``, which :func:`parse` prefers and other tools leave alone.
+``create_infotext``, ``modules/infotext_utils.py``).  A prompt that this layout cannot carry (with a line that looks
+like the layout) is written a second time, quoted, under ``Prompt verbatim`` or ``Negative prompt verbatim``, which
+:func:`parse` prefers and other tools leave alone.
 
-``Version`` is ``webui 0.1.0``: AUTOMATIC1111 takes its own version numbers as orders to imitate its old behaviour, and
-a text that is no version number as none.  Pictures are input from strangers: reading takes linear time and never fails.
+``writing`` says which pairs a request has, ``reading`` what pairs mean.  Pictures are input from strangers: reading
+takes linear time and never fails.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Any
-
-from webui import __version__
-from webui.errors import RequestError
-from webui.request import (
-    Emphasis,
-    GenerationRequest,
-    InpaintArea,
-    Mask,
-    MaskedContent,
-    MaskMode,
-    Size,
-    StartImage,
-    Template,
-)
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 NEGATIVE = "Negative prompt:"
 PROMPT_VERBATIM = "Prompt verbatim"
@@ -56,110 +40,31 @@ class Infotext:
     fields: dict[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class InfotextFacts:
-    """What the text says beside the request.
+def layout(prompt: str, negative_prompt: str, pairs: Mapping[str, str]) -> str:
+    """The text of these prompts and pairs, in their order; :func:`parse` gives the same ones back.
 
-    ``model_hash`` is the full SHA-256; ``schedule_label`` what stands as schedule type; ``seed`` that of this picture.
-    ``default_eta`` is the sampler's own (None: it takes none); another eta than that is written.  ``lora_hashes`` and
-    ``embedding_hashes`` are the short hashes of the files that the prompts name, by name.  ``extra`` are pairs from
-    hooks.
+    A prompt that the layout changes, spaces at the ends of its lines apart, is among the pairs as well, before the last
+    one.
     """
-
-    model_name: str
-    model_hash: str
-    schedule_label: str
-    seed: int
-    version: str = __version__
-    default_eta: float | None = None
-    lora_hashes: Mapping[str, str] = field(default_factory=dict)
-    embedding_hashes: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, str] = field(default_factory=dict)
+    *others, last = pairs.items()
+    plain = parse(_laid_out(prompt, negative_prompt, pairs))
+    verbatim = {}
+    if trimmed(plain.prompt) != trimmed(prompt):
+        verbatim[PROMPT_VERBATIM] = prompt
+    if trimmed(plain.negative_prompt) != trimmed(negative_prompt):
+        verbatim[NEGATIVE_VERBATIM] = negative_prompt
+    return _laid_out(prompt, negative_prompt, dict([*others, *verbatim.items(), last]))
 
 
-@dataclass(frozen=True)
-class ReadBack:
-    """What a text could be turned into.
-
-    ``start`` holds the numbers of a start image and its mask as plain values named like the fields of
-    :class:`StartImage` and (under ``mask``) :class:`Mask`; the pictures themselves are not in a text.  ``unmapped``
-    lists the pairs that mean nothing here, as ``Key: value``.
-    """
-
-    request: GenerationRequest
-    start: Mapping[str, Any]
-    unmapped: tuple[str, ...]
+def trimmed(prompt: str) -> str:
+    """A prompt without spaces at the ends of its lines and empty lines at its own, which say nothing to any encoder."""
+    return "\n".join(map(str.strip, prompt.split("\n"))).strip("\n")
 
 
-def write(request: GenerationRequest, facts: InfotextFacts) -> str:
-    """The text for one picture of ``request``.  ``parse`` gives back the same prompts and pairs."""
-    pairs = _pairs_of(request, facts)
-    text = _layout(request, pairs, facts)
-    plain = parse(text)
-    if plain.prompt != request.prompt:
-        pairs[PROMPT_VERBATIM] = request.prompt
-    if plain.negative_prompt != request.negative_prompt:
-        pairs[NEGATIVE_VERBATIM] = request.negative_prompt
-    return _layout(request, pairs, facts)
-
-
-def _pairs_of(request: GenerationRequest, facts: InfotextFacts) -> dict[str, str]:
-    sampling, start = request.sampling, request.start
-    pairs = {
-        "Steps": str(sampling.steps),
-        "Sampler": sampling.sampler,
-        "Schedule type": facts.schedule_label,
-        "CFG scale": str(float(sampling.cfg_scale)),
-        "Seed": str(facts.seed),
-        "Size": f"{request.size.width}x{request.size.height}",
-        "Model hash": facts.model_hash[:SHORT_HASH],
-        "Model": facts.model_name.rpartition("/")[2],
-    }
-    if start:
-        pairs["Denoising strength"] = str(float(start.denoising_strength))
-    if request.clip_skip > 1:
-        pairs["Clip skip"] = str(request.clip_skip)
-    pairs["RNG"] = "CPU"
-    if start and start.mask:
-        pairs |= _mask_pairs(start.mask)
-    for key, hashes in ((LORA_HASHES, facts.lora_hashes), (EMBEDDING_HASHES, facts.embedding_hashes)):
-        if hashes:
-            pairs[key] = ", ".join(f"{re.sub('[:,]', '', name)}: {short}" for name, short in hashes.items())
-    if request.emphasis is not Emphasis.ORIGINAL and set("([") & set(request.prompt + request.negative_prompt):
-        pairs["Emphasis"] = request.emphasis.value
-    if request.template:
-        pairs["Template"] = request.template.prompt
-        if request.template.negative_prompt:
-            pairs["Negative Template"] = request.template.negative_prompt
-    if sampling.eta is not None and facts.default_eta is not None and sampling.eta != facts.default_eta:
-        # AUTOMATIC1111 has one eta for the samplers that add no noise by default and one for the ancestral ones.
-        pairs["Eta" if facts.default_eta else "Eta DDIM"] = str(float(sampling.eta))
-    for key, value in facts.extra.items():
-        pairs.setdefault(_as_key(key), str(value).encode("utf-8", "replace").decode())
-    return pairs
-
-
-def _mask_pairs(mask: Mask) -> dict[str, str]:
-    pairs = {"Mask blur": str(mask.blur)}
-    if mask.mode is MaskMode.NOT_MASKED:
-        pairs["Mask mode"] = mask.mode.value
-    if mask.area is InpaintArea.ONLY_MASKED:
-        pairs |= {"Inpaint area": mask.area.value, "Masked area padding": str(mask.padding)}
-    if mask.content is not MaskedContent.ORIGINAL:
-        pairs["Masked content"] = mask.content.value
-    return pairs
-
-
-def _as_key(name: str) -> str:
-    """``name`` with only what a key may hold: word characters, spaces, ``-`` and ``/``, at least two."""
-    key = re.sub(r"[^\w \-/]", " ", name).strip(" -/")
-    return key if len(key) > 1 else f"Extra {key}".strip()
-
-
-def _layout(request: GenerationRequest, pairs: Mapping[str, str], facts: InfotextFacts) -> str:
-    negative = f"\n{NEGATIVE} {request.negative_prompt}" if request.negative_prompt else ""
+def _laid_out(prompt: str, negative_prompt: str, pairs: Mapping[str, str]) -> str:
+    negative = f"\n{NEGATIVE} {negative_prompt}" if negative_prompt else ""
     line = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())
-    return f"{request.prompt}{negative}\n{line}, Version: {quote(f'webui {facts.version}')}".strip()
+    return f"{prompt}{negative}\n{line}".strip()
 
 
 def quote(value: str) -> str:
@@ -234,155 +139,3 @@ def _value_at(line: str, position: int) -> tuple[str, int]:
     comma = line.find(",", position)
     end = len(line) if comma < 0 else comma
     return unquote(line[position:end].rstrip()), end + 1
-
-
-SplitSampler = Callable[[str], tuple[str, str]]
-"""A sampler's old combined name ("DPM++ 2M Karras") -> sampler and schedule."""
-
-
-def to_request(
-    infotext: Infotext, base: GenerationRequest, *, split_sampler: SplitSampler = lambda name: (name, "Automatic")
-) -> ReadBack:
-    """``base`` with everything that the text says; what the text's keys leave out means AUTOMATIC1111's default.
-
-    ``split_sampler`` is asked where the text has a sampler and no schedule type.  Names of samplers and schedules are
-    not checked here; the checkpoint becomes ``name [hash]``, which the library finds by either.
-    """
-    reader = _Reader(base, dict(infotext.fields))
-    reader.take("Prompt", infotext.prompt, lambda request, text: replace(request, prompt=text))
-    reader.take(
-        "Negative prompt", infotext.negative_prompt, lambda request, text: replace(request, negative_prompt=text)
-    )
-    _read_sampling(reader, split_sampler)
-    reader.take_pair("Seed", lambda request, text: replace(request, seed=None if int(text) < 0 else int(text)))
-    reader.take_pair("Size", lambda request, text: replace(request, size=_size(text)))
-    reader.take_pair("Batch size", lambda request, text: replace(request, batch_size=int(text)))
-    reader.request = replace(reader.request, clip_skip=1)
-    reader.take_pair("Clip skip", lambda request, text: replace(request, clip_skip=int(text)))
-    reader.request = replace(reader.request, emphasis=Emphasis.ORIGINAL, template=None)
-    reader.take_pair("Emphasis", lambda request, text: replace(request, emphasis=Emphasis(text)))
-    _read_template(reader)
-    _read_checkpoint(reader)
-    start = _read_start(reader)
-    for told in ("Version", LORA_HASHES, EMBEDDING_HASHES):  # the prompt names the files, by tag and by word
-        reader.fields.pop(told, None)
-    if reader.fields.get("RNG") == "CPU":
-        del reader.fields["RNG"]
-    unmapped = (*reader.refused, *(_shown(key, value) for key, value in reader.fields.items()))
-    return ReadBack(reader.request, start, unmapped)
-
-
-Change = Callable[[GenerationRequest, str], GenerationRequest]
-
-
-@dataclass
-class _Reader:
-    """The request so far, the pairs not looked at yet, and those whose values cannot be."""
-
-    request: GenerationRequest
-    fields: dict[str, str]
-    refused: list[str] = field(default_factory=list)
-
-    def take(self, key: str, value: str, change: Change) -> None:
-        try:
-            self.request = change(self.request, value)
-        except (ValueError, RequestError):
-            self.refused.append(_shown(key, value))
-
-    def take_pair(self, key: str, change: Change) -> None:
-        if (value := self.fields.pop(key, None)) is not None:
-            self.take(key, value, change)
-
-
-def _shown(key: str, value: str) -> str:
-    return f"{key}: {value if len(value) <= 200 else value[:200] + '…'}"
-
-
-def _read_sampling(reader: _Reader, split_sampler: SplitSampler) -> None:
-    def change(name: str, convert: Callable[[str], Any]) -> Change:
-        return lambda request, text: replace(request, sampling=replace(request.sampling, **{name: convert(text)}))
-
-    if sampler := reader.fields.get("Sampler"):
-        schedule = "Automatic"
-        if "Schedule type" not in reader.fields:
-            reader.fields["Sampler"], schedule = split_sampler(sampler)
-        reader.fields.setdefault("Schedule type", schedule)
-    reader.request = replace(reader.request, sampling=replace(reader.request.sampling, schedule="Automatic", eta=None))
-    reader.take_pair("Sampler", change("sampler", _name))
-    reader.take_pair("Schedule type", change("schedule", _name))
-    reader.take_pair("Steps", change("steps", int))
-    reader.take_pair("CFG scale", change("cfg_scale", float))
-    reader.take_pair("Eta", change("eta", float))
-    reader.take_pair("Eta DDIM", change("eta", float))
-
-
-def _read_template(reader: _Reader) -> None:
-    """What the prompts were before choices were made in them; they stay as they became."""
-    negative = reader.fields.pop("Negative Template", "")
-    reader.take_pair(
-        "Template", lambda request, text: replace(request, template=Template(prompt=text, negative_prompt=negative))
-    )
-
-
-def _name(text: str) -> str:
-    if not text:
-        raise ValueError("no name")
-    return text
-
-
-def _size(text: str) -> Size:
-    width, _, height = text.partition("x")
-    return Size(width=int(width), height=int(height))
-
-
-def _read_checkpoint(reader: _Reader) -> None:
-    name, short = reader.fields.pop("Model", ""), reader.fields.pop("Model hash", "")
-    if name or short:
-        title = f"{name} [{short}]" if name and short else name or short
-        reader.take("Model", title, lambda request, text: replace(request, checkpoint=text))
-
-
-HIRES_KEYS = ("Hires upscale", "Hires upscaler", "Hires resize")
-_NO_PICTURE = "0" * 64
-
-
-def _one_of(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
-    return kind
-
-
-_MASK_KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "Mask blur": ("blur", int),
-    "Mask mode": ("mode", _one_of(MaskMode)),
-    "Masked content": ("content", _one_of(MaskedContent)),
-    "Inpaint area": ("area", _one_of(InpaintArea)),
-    "Masked area padding": ("padding", int),
-}
-
-
-def _read_start(reader: _Reader) -> dict[str, Any]:
-    """The numbers of a start image and its mask.  With hires fix the denoising strength belongs to that, not here."""
-    start: dict[str, Any] = {}
-    if not any(key in reader.fields for key in HIRES_KEYS) and "Denoising strength" in reader.fields:
-        text = reader.fields.pop("Denoising strength")
-        try:
-            read = StartImage(image=_NO_PICTURE, denoising_strength=float(text))
-            start["denoising_strength"] = read.denoising_strength
-        except (ValueError, RequestError):
-            reader.refused.append(_shown("Denoising strength", text))
-    if any(key in reader.fields for key in _MASK_KEYS):
-        start["mask"] = _read_mask(reader)
-    return start
-
-
-def _read_mask(reader: _Reader) -> dict[str, Any]:
-    mask = Mask(image=_NO_PICTURE)
-    for key, (name, convert) in _MASK_KEYS.items():
-        text = reader.fields.pop(key, None)
-        if text is None:
-            continue
-        try:
-            mask = replace(mask, **{name: convert(text)})
-        except (ValueError, RequestError):
-            reader.refused.append(_shown(key, text))
-    plain = {name: getattr(mask, name) for name, _ in _MASK_KEYS.values()}
-    return {name: value.value if isinstance(value, StrEnum) else value for name, value in plain.items()}

@@ -55,6 +55,12 @@ class Setup:
     refiner: Setup | None = None
 
     @property
+    def pads(self) -> bool:
+        """Whether its prompts' contexts have different lengths, so that padding them changes something."""
+        contexts = (*(part.timed.contexts for part in self.cond), self.uncond.contexts)
+        return len({context.shape[1] for each in contexts for context in each}) > 1
+
+    @property
     def last_model(self) -> Model:
         """The model that sees the latent last, and whose VAE decodes it."""
         return self.refiner.model if self.refiner else self.model

@@ -23,7 +23,7 @@ from webui.request import (
 )
 
 if TYPE_CHECKING:
-    from webui.metadata.infotext import ReadBack
+    from webui.metadata.reading import ReadBack
 
 FIELDS = (
     "prompt",
@@ -197,7 +197,7 @@ def stated_values(back: ReadBack, keys: Collection[str] | None) -> dict[str, Any
         values = {name: value for name, value in values.items() if name in stated | always}
     start = dict(back.start)
     mask = dict(start.pop("mask", None) or {})
-    return {**values, **start, **{_MASK_FIELDS[name]: value for name, value in mask.items()}}
+    return {**values, **start, **{_MASK_FIELDS[name]: value for name, value in mask.items() if name in _MASK_FIELDS}}
 
 
 def recommendation(native_size: int, defaults: Mapping[str, Any]) -> dict[str, Any]:
