@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_model import tiny_request, tiny_weights, write_checkpoint
+import torch
+from safetensors.torch import save_file
+from tiny_model import picture_bytes, tiny_request, tiny_weights, write_checkpoint
 
 from webui.checkpoints import keys
 from webui.engine.executor import Control, Report
 from webui.engine.runner import Runner
+from webui.errors import NotFoundError
 from webui.images.pixels import read_pixels
 from webui.metadata.files import read_picture_texts
 from webui.metadata.verdict import Outcome
+from webui.networks.restoration import spandrel
 from webui.request import (
+    FaceRestoration,
     GenerationRequest,
     Noise,
     RandomSource,
@@ -24,6 +30,7 @@ from webui.request import (
     RefinerPasses,
     SamplerOptions,
     SecondPass,
+    StartImage,
 )
 from webui.result import Pixels
 
@@ -37,6 +44,16 @@ def files(runner: Runner, request: GenerationRequest, reports: list[Report] | No
 
 def picture(runner: Runner, request: GenerationRequest) -> Pixels:
     return read_pixels(files(runner, request)[0])
+
+
+def write_esrgan(path: Path) -> None:
+    """An upscaler of random weights."""
+    spandrel()
+    from spandrel.architectures.ESRGAN import ESRGAN
+
+    torch.manual_seed(1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(ESRGAN(num_filters=8, num_blocks=1, scale=2).state_dict(), path)
 
 
 def same(one: Pixels, two: Pixels) -> bool:
@@ -198,3 +215,43 @@ def test_two_checkpoints_of_a_job_stay_loaded(runner: Runner, other: str) -> Non
     before = {id(model.unet) for model in runner.models._checkpoints.values()}
     files(runner, request)
     assert {id(model.unet) for model in runner.models._checkpoints.values()} == before
+
+
+def test_the_start_image_is_enlarged_by_its_upscaler(runner: Runner) -> None:
+    start = StartImage(image=runner.inputs.put(picture_bytes(32, 32)), denoising_strength=0.3)
+    request = tiny_request(start=start)
+    nearest = files(runner, replace(request, start=replace(start, upscaler="Nearest")))[0]
+    assert not same(read_pixels(nearest), picture(runner, request))
+    assert again(runner, nearest) is Outcome.BIT_EXACT
+
+
+def test_an_upscaler_file_is_recorded_and_found_by_its_bytes(runner: Runner) -> None:
+    path = runner.settings.models_dir / "ESRGAN" / "2x_tiny.safetensors"
+    write_esrgan(path)
+    runner.library.refresh()
+    data = files(runner, tiny_request(second_pass=replace(SECOND, upscaler="2x_tiny")))[0]
+    recipe = json.loads(read_picture_texts(data)["recipe"])
+    assert [model["role"] for model in recipe["models"]] == ["checkpoint", "upscaler"]
+    assert again(runner, data) is Outcome.BIT_EXACT
+    path.rename(path.with_name("4x_renamed.safetensors"))
+    assert again(runner, data) is Outcome.BIT_EXACT
+    path.with_name("4x_renamed.safetensors").unlink()
+    verdict = runner.reproduce(data, lambda report: None, Control())
+    assert verdict.outcome is Outcome.CANNOT_RUN and "2x_tiny" in verdict.reasons[0]
+
+
+def test_faces_are_mended_before_the_picture_is_saved(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    from webui.faces import FaceRestorer
+
+    mended = FaceRestorer(name="Dimmer", restore=lambda pixels, work: pixels // 2)
+    monkeypatch.setitem(runner.plugins.face_restorers, "Dimmer", mended)
+    plain = picture(runner, tiny_request())
+    request = tiny_request(face_restoration=FaceRestoration(model="dimmer"))
+    data = files(runner, request)[0]
+    assert same(read_pixels(data), plain // 2)
+    assert again(runner, data) is Outcome.BIT_EXACT
+
+
+def test_a_restorer_without_its_file_says_which(runner: Runner) -> None:
+    with pytest.raises(NotFoundError, match="GFPGANv1"):
+        files(runner, tiny_request(face_restoration=FaceRestoration(model="GFPGAN")))

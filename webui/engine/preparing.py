@@ -14,6 +14,7 @@ from webui.device import Compute
 from webui.engine.extra_files import ExtraFiles, extra_files
 from webui.engine.job_files import JobFiles, Recorded
 from webui.engine.models import LoadedModels
+from webui.engine.picture_tools import PictureTools
 from webui.model import Model
 from webui.networks.seamless import seamless
 from webui.pipeline.denoising import Setup, calls, prepare
@@ -22,7 +23,6 @@ from webui.plugins.manager import Plugins
 from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest, RefinerPasses
 from webui.result import ModelFile
-from webui.upscalers import find_upscaler
 
 Contribute = Callable[[GenerationRequest, Model], Sequence[Contribution]]
 """What the conditioning modules of a request contribute to a model's calls."""
@@ -38,6 +38,7 @@ class Preparation:
     files: JobFiles
     compute: Compute
     contribute: Contribute
+    tools: PictureTools
     recorded: Recorded | None = None
     problems: list[str] = field(default_factory=list)
     used: list[ModelFile] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Preparation:
         """The second pass of a request that has one; ``first`` is the first one's set-up."""
         if request.second_pass is None:
             return None
-        upscaler = find_upscaler(request.second_pass.upscaler, self.plugins.upscalers.values())
+        upscaler = self.tools.upscaler(request.second_pass.upscaler)
         later = second_request(request)
         sampler = self.plugins.samplers[later.sampling.sampler]
         if request.compatibility.old_prompt_editing:
@@ -72,6 +73,8 @@ class Preparation:
         setup, extras = self._setup(request, entry, timeline)
         if refined and self.files.refiner:
             setup = replace(setup, refiner=self._setup(request, self.files.refiner, timeline)[0])
+        if request.face_restoration is not None:
+            setup = replace(setup, retouch=self.tools.retouch(request.face_restoration))
         return setup, extras
 
     def _setup(

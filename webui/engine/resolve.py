@@ -9,6 +9,7 @@ from dataclasses import replace
 from webui.checkpoints.library import Library
 from webui.diffusion.schedules import AUTOMATIC, Schedule, resolve_schedule, split_sampler_name
 from webui.errors import RequestError, unknown_name
+from webui.faces import find_restorer
 from webui.metadata.infotext import Infotext
 from webui.metadata.reading import Known, ReadBack, to_request
 from webui.metadata.writing import Walk
@@ -16,9 +17,17 @@ from webui.plugins.manager import Plugins
 from webui.prompt.comments import without_comments
 from webui.prompt.extra_networks import extract
 from webui.prompt.styles import Styles
-from webui.request import BUILT_IN_VAE, GenerationRequest, Sampling, SecondPass
+from webui.request import (
+    BUILT_IN_VAE,
+    FaceRestoration,
+    GenerationRequest,
+    Sampling,
+    SecondPass,
+    StartImage,
+)
 from webui.samplers import Sampler, find_sampler
-from webui.upscalers import find_upscaler
+from webui.upscalers import Upscaler, find_upscaler
+from webui.upscalers.files import all_upscalers
 
 
 def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> GenerationRequest:
@@ -37,6 +46,8 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
     request = replace(
         request,
         second_pass=_second_pass(request, plugins, library),
+        start=_start(request, plugins, library),
+        face_restoration=_face_restoration(request, plugins),
         refiner=replace(request.refiner, checkpoint=library.find(request.refiner.checkpoint).name)
         if request.refiner
         else None,
@@ -49,6 +60,26 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
         schedule=schedule.name,
         eta=(sampler.default_eta or 0.0) if eta is None else eta,
     )
+
+
+def _upscaler(name: str, plugins: Plugins, library: Library) -> Upscaler:
+    return find_upscaler(name, all_upscalers(plugins.upscalers.values(), library.entries("upscaler"), None))
+
+
+def _start(request: GenerationRequest, plugins: Plugins, library: Library) -> StartImage | None:
+    """The start image with the full name of its upscaler."""
+    if request.start is None:
+        return None
+    upscaler = _upscaler(request.start.upscaler, plugins, library)
+    if upscaler.is_latent:
+        raise RequestError(f'The upscaler "{upscaler.name}" enlarges latents; choose another one for a start image.')
+    return replace(request.start, upscaler=upscaler.name)
+
+
+def _face_restoration(request: GenerationRequest, plugins: Plugins) -> FaceRestoration | None:
+    """The face restoration with its restorer's full name."""
+    wanted = request.face_restoration
+    return wanted and replace(wanted, model=find_restorer(wanted.model, plugins.face_restorers.values()).name)
 
 
 def _sampler(name: str, schedule: str, plugins: Plugins) -> tuple[Sampler, Schedule]:
@@ -75,7 +106,7 @@ def _second_pass(request: GenerationRequest, plugins: Plugins, library: Library)
     return replace(
         second,
         eta=next(eta for eta in etas if eta is not None),
-        upscaler=find_upscaler(second.upscaler, plugins.upscalers.values()).name,
+        upscaler=_upscaler(second.upscaler, plugins, library).name,
         sampler=sampler.name,
         schedule=schedule.name,
         checkpoint=library.find(second.checkpoint).name if second.checkpoint else None,

@@ -29,6 +29,7 @@ from webui.engine.job_files import KINDS, VAE, JobFiles, Recorded
 from webui.engine.jobs import Output
 from webui.engine.models import LoadedModels
 from webui.engine.outputs import OutputFolder
+from webui.engine.picture_tools import PictureTools
 from webui.engine.preparing import Preparation
 from webui.engine.progress import Clock, Previews
 from webui.engine.reproduce import Reproduction
@@ -220,16 +221,17 @@ class Runner:
         self.models.wanted = files.paths
         inputs = list(input_digests(request))
         contribute = partial(self._contributions, inputs)
+        tools = PictureTools(self.plugins, self.library, self.networks, self.settings.models_dir, recorded)
         making = Preparation(
-            self.plugins, self.library, self.models, files, compute, contribute=contribute, recorded=recorded
+            self.plugins, self.library, self.models, files, compute, contribute, tools=tools, recorded=recorded
         )
         with torch.inference_mode(), self.plugins.blaming():
             setup, extras = making.first(request)
             second = making.second(request, setup)
-            beginning = self._beginning(request, setup.model)
+            beginning = self._beginning(request, setup.model, tools)
         for problem in dict.fromkeys(making.problems):
             tell(Report("problem", {"sentence": problem}))
-        used = tuple(dict.fromkeys((*files.used(self.library), *making.used)))
+        used = tuple(dict.fromkeys((*files.used(self.library), *making.used, *tools.used)))
         return Prepared(setup, second, beginning, tuple(dict.fromkeys(inputs)), extras, used)
 
     def _pictures(
@@ -312,13 +314,13 @@ class Runner:
             raise unknown_name("preprocessor", name, self.plugins.preprocessors)
         return self.plugins.preprocessors[name].run(pixels, options)
 
-    def _beginning(self, request: GenerationRequest, model: Model) -> Beginning | None:
+    def _beginning(self, request: GenerationRequest, model: Model, tools: PictureTools) -> Beginning | None:
         start = request.start
         if start is None:
             return None
         image = read_pixels(self.inputs.get(start.image))
         mask = self.inputs.get(start.mask.image) if start.mask else None
-        return begin(request, model, StartPictures(image, mask))
+        return begin(request, model, StartPictures(image, mask, tools.upscaler(start.upscaler)))
 
     def _rewritten(self, request: GenerationRequest) -> GenerationRequest:
         rewritten: GenerationRequest = self.plugins.rewrite("rewrite_request", "request", request)

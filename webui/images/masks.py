@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from webui.images.pixels import open_picture
-from webui.images.resize import resize
+from webui.images.resize import Enlarge, lanczos, resize
 from webui.request import InpaintArea, Mask, MaskedContent, MaskMode, ResizeMode, Size
 from webui.result import Pixels
 
@@ -63,8 +63,10 @@ def read_mask(data: bytes) -> MaskPixels:
     return np.array(image.convert("L"))
 
 
-def plan(original: Pixels, mask: MaskPixels, options: Mask, size: Size, resize_mode: ResizeMode) -> Plan | None:
-    """The plan for painting ``mask`` of ``original`` anew, both as read.
+def plan(
+    original: Pixels, mask: MaskPixels, options: Mask, size: Size, resize_mode: ResizeMode, enlarge: Enlarge = lanczos
+) -> Plan | None:
+    """The plan for painting ``mask`` of ``original`` anew, both as read; ``enlarge`` as :func:`resize` takes it.
 
     With "Only masked" the result has the original's size, else ``size``.  None when "Only masked" meets an empty mask:
     there is no part to enlarge, and AUTOMATIC1111 then does img2img of the whole picture.
@@ -75,28 +77,32 @@ def plan(original: Pixels, mask: MaskPixels, options: Mask, size: Size, resize_m
     only_masked = options.area is InpaintArea.ONLY_MASKED
     if only_masked and not mask.any():
         return None
-    planned = (_plan_box if only_masked else _plan_whole)(original, mask, options, size, resize_mode)
+    planned = (_plan_box if only_masked else _plan_whole)(original, mask, options, size, resize_mode, enlarge)
     if options.content is MaskedContent.ORIGINAL:
         return planned
     return Plan(**{**vars(planned), "start": fill(planned.start, planned.mask)})
 
 
-def _plan_whole(original: Pixels, mask: MaskPixels, options: Mask, size: Size, resize_mode: ResizeMode) -> Plan:
-    start = resize(original, size.width, size.height, resize_mode)
+def _plan_whole(
+    original: Pixels, mask: MaskPixels, options: Mask, size: Size, resize_mode: ResizeMode, enlarge: Enlarge
+) -> Plan:
+    start = resize(original, size.width, size.height, resize_mode, enlarge)
     mask = resize(mask, size.width, size.height, resize_mode)
     # In the latent mode the start keeps its own size, and the original that is laid over the result must not.
     kept = resize(start, size.width, size.height)
     return Plan(start=start, mask=mask, original=kept, overlay=overlay_mask(mask), box=None)
 
 
-def _plan_box(original: Pixels, mask: MaskPixels, options: Mask, size: Size, resize_mode: ResizeMode) -> Plan:
+def _plan_box(
+    original: Pixels, mask: MaskPixels, options: Mask, size: Size, resize_mode: ResizeMode, enlarge: Enlarge
+) -> Plan:
     height, width = original.shape[:2]
     if mask.shape != (height, width):
         mask = resize(mask, width, height)
     box = crop_box(mask, options.padding, size)
     part = np.s_[box.top : box.bottom, box.left : box.right]
     return Plan(
-        start=resize(original[part], size.width, size.height, ResizeMode.FILL),
+        start=resize(original[part], size.width, size.height, ResizeMode.FILL, enlarge),
         mask=resize(mask[part], size.width, size.height, ResizeMode.FILL),
         original=original,
         overlay=mask,

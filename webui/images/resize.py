@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -12,8 +14,23 @@ Levels = NDArray[np.uint8]
 """A picture (H, W, 3) or a mask (H, W), uint8."""
 
 
-def resize(levels: Levels, width: int, height: int, mode: ResizeMode = ResizeMode.JUST_RESIZE) -> Levels:
-    """``levels`` with ``height`` rows and ``width`` columns, by the Lanczos filter.
+Enlarge = Callable[[Levels, int, int], Levels]
+"""A picture (H, W, 3) brought to a width and height, whatever its proportions."""
+
+
+def lanczos(levels: Levels, width: int, height: int) -> Levels:
+    """``levels`` with ``height`` rows and ``width`` columns, by the Lanczos filter."""
+    return np.array(Image.fromarray(levels).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def resize(
+    levels: Levels,
+    width: int,
+    height: int,
+    mode: ResizeMode = ResizeMode.JUST_RESIZE,
+    enlarge: Enlarge = lanczos,
+) -> Levels:
+    """``levels`` with ``height`` rows and ``width`` columns; pictures by ``enlarge``, masks by the Lanczos filter.
 
     Crop fills the size and cuts off what stands over; fill fits into the size and continues the outermost rows or
     columns.  In the latent mode pictures stay as they are (their latent is resized), masks are just resized.
@@ -22,13 +39,13 @@ def resize(levels: Levels, width: int, height: int, mode: ResizeMode = ResizeMod
         if levels.ndim == 3:
             return levels
         mode = ResizeMode.JUST_RESIZE
-    image = Image.fromarray(levels)
+    enlarge = enlarge if levels.ndim == 3 else lanczos
     if mode is ResizeMode.JUST_RESIZE:
-        return np.array(image.resize((width, height), Image.Resampling.LANCZOS))
-    return np.array(_fit(image, width, height, inside=mode is ResizeMode.FILL))
+        return enlarge(levels, width, height)
+    return np.array(_fit(Image.fromarray(levels), width, height, enlarge, inside=mode is ResizeMode.FILL))
 
 
-def _fit(image: Image.Image, width: int, height: int, *, inside: bool) -> Image.Image:
+def _fit(image: Image.Image, width: int, height: int, enlarge: Enlarge, *, inside: bool) -> Image.Image:
     """The picture in its own proportions, centred: the largest inside of the size, or the smallest around it."""
     wider = width / height > image.width / image.height
     narrower = width / height < image.width / image.height
@@ -36,7 +53,7 @@ def _fit(image: Image.Image, width: int, height: int, *, inside: bool) -> Image.
     fit_height = not narrower if inside else not wider
     scaled_width = width if fit_width else max(1, image.width * height // image.height)
     scaled_height = height if fit_height else max(1, image.height * width // image.width)
-    scaled = image.resize((scaled_width, scaled_height), Image.Resampling.LANCZOS)
+    scaled = Image.fromarray(enlarge(np.array(image), scaled_width, scaled_height))
     left, top = width // 2 - scaled_width // 2, height // 2 - scaled_height // 2
     result = Image.new(image.mode, (width, height))
     result.paste(scaled, (left, top))

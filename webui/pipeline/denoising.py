@@ -23,6 +23,7 @@ from webui.pipeline.moments import Stepped
 from webui.prompt.compose import parts
 from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest
+from webui.result import Pixels
 from webui.samplers import Denoise, NoiseSource, Sampler, StepOptions
 
 
@@ -40,7 +41,8 @@ class Setup:
 
     Made once a job, or once for each of its passes, by :func:`prepare`.  ``table`` are the model's noise levels as the
     request wants them.  ``empty`` is the encoded empty prompt, where contexts are padded with it; ``merged_tokens`` the
-    share of tokens that self-attention leaves out.  ``refiner`` takes over on the way.
+    share of tokens that self-attention leaves out.  ``refiner`` takes over on the way.  ``retouch`` is what becomes of
+    a picture once it is decoded, before it is laid into another one.
     """
 
     model: Model
@@ -53,6 +55,7 @@ class Setup:
     empty: Tensor | None = None
     merged_tokens: float = 0.0
     refiner: Setup | None = None
+    retouch: Callable[[Pixels], Pixels] | None = None
 
     @property
     def pads(self) -> bool:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from webui.diffusion.start import start_from_picture
 from webui.images import masks
 from webui.images.masks import Plan
-from webui.images.resize import resize
+from webui.images.resize import lanczos, resize
 from webui.latents import codec
 from webui.model import Model
 from webui.networks.vae import Posterior
@@ -22,14 +22,25 @@ from webui.pipeline.txt2img import finished
 from webui.request import GenerationRequest
 from webui.result import Pixels
 from webui.samplers import Denoise
+from webui.upscalers import Upscaler, upscaled
 
 
 @dataclass(frozen=True, eq=False)
 class StartPictures:
-    """The start image (H, W, 3) as read, and the bytes of the mask's file, None without a mask."""
+    """The start image (H, W, 3) as read, and the bytes of the mask's file, None without a mask.
+
+    ``upscaler`` makes the image larger where the resize mode does.
+    """
 
     image: Pixels
     mask: bytes | None
+    upscaler: Upscaler | None = None
+
+    def enlarge(self, pixels: Pixels, width: int, height: int) -> Pixels:
+        """The picture at this size, by the upscaler."""
+        return (
+            lanczos(pixels, width, height) if self.upscaler is None else upscaled(pixels, width, height, self.upscaler)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +59,14 @@ def begin(request: GenerationRequest, model: Model, pictures: StartPictures) -> 
     """Resize, mask and encode the start image of a resolved request, once for all its pictures."""
     assert request.start is not None
     if request.start.mask is None:
-        pixels = resize(pictures.image, request.size.width, request.size.height, request.start.resize_mode)
+        pixels = resize(
+            pictures.image, request.size.width, request.size.height, request.start.resize_mode, pictures.enlarge
+        )
         return Beginning(pictures.image, codec.encode(pixels, model))
     assert pictures.mask is not None
     mask = masks.read_mask(pictures.mask)
-    planned = masks.plan(pictures.image, mask, request.start.mask, request.size, request.start.resize_mode)
+    mode = request.start.resize_mode
+    planned = masks.plan(pictures.image, mask, request.start.mask, request.size, mode, pictures.enlarge)
     return Beginning(pictures.image, codec.encode(planned.start, model) if planned else None, planned)
 
 

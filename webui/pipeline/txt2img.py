@@ -32,4 +32,6 @@ def finished(request: GenerationRequest, setup: Setup, indices: Sequence[int], l
     for row, (index, seed) in enumerate(zip(indices, seeds(request, indices), strict=True)):
         yield Decoding(index)
         pixels = codec.decode(latent[row : row + 1], setup.last_model)
+        if setup.retouch is not None:
+            pixels = setup.retouch(pixels)
         yield Made(MadePicture(pixels=pixels, index=index, seed=seed))
