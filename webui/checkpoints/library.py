@@ -6,19 +6,21 @@ never file contents, so that ten thousand files cost milliseconds.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from threading import Lock
 
 from webui.checkpoints import pictures
+from webui.checkpoints.facts import FactCache
 from webui.checkpoints.hashes import HashCache
-from webui.errors import NotFoundError, unknown_name
+from webui.checkpoints.notes import read_notes
+from webui.errors import NotFoundError, RequestError, unknown_name
 
 FOLDERS = {
     "checkpoint": ("Stable-diffusion",),
@@ -42,13 +44,16 @@ STARTER = "starter"
 AUTOMATIC = "Automatic"
 """The choice of a VAE that leaves it to the files; the other word that names no file is NONE."""
 NONE = "None"
-_MAX_NOTES = 1024 * 1024
-"""Largest file of a person's notes on a model that is read, in bytes."""
+_HASH_DIGITS = 8
+"""So many digits of a hash name a file."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model file.  ``name`` is its path below the kind's folder, without suffix; ``sha256`` None until computed."""
+    """A model file.  ``name`` is its path below the kind's folder, without suffix; ``sha256`` None until computed.
+
+    ``created_ns`` is when the file was made, or what the system knows instead; like ``mtime_ns`` since 1970.
+    """
 
     kind: str
     name: str
@@ -56,6 +61,7 @@ class ModelEntry:
     size: int
     mtime_ns: int
     sha256: str | None = None
+    created_ns: int = 0
 
     @property
     def title(self) -> str:
@@ -71,7 +77,13 @@ class Library:
     root: Path
     hashes: HashCache
     _entries: dict[str, tuple[ModelEntry, ...]] = field(default_factory=dict)
+    _looks: dict[str, int] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
+
+    @cached_property
+    def facts(self) -> FactCache:
+        """What the files say about themselves, remembered beside their hashes."""
+        return FactCache(self.hashes.path.with_name("facts.sqlite3"))
 
     def refresh(self, kind: str | None = None) -> None:
         """Look at the folder again, or only for the files of one kind."""
@@ -81,6 +93,7 @@ class Library:
         found = {each: tuple(self._scan(each, known)) for each in FOLDERS if each == kind or not (kind and scanned)}
         with self._lock:
             self._entries = {**self._entries, **found}
+            self._looks = {**self._looks, **{each: self._looks.get(each, 0) + 1 for each in found}}
 
     def entries(self, kind: str = "checkpoint") -> tuple[ModelEntry, ...]:
         """The files of a kind in name order, as of the last refresh."""
@@ -90,6 +103,20 @@ class Library:
             self.refresh()
         with self._lock:
             return self._entries[kind]
+
+    def looks(self, kind: str) -> int:
+        """How often the folder was looked at for files of a kind: who keeps something of them sees that it is old."""
+        with self._lock:
+            return self._looks.get(kind, 0)
+
+    def take_hashes(self) -> None:
+        """Take up hashes that were computed meanwhile, without a look at the folder."""
+        known = self.hashes.known()
+        with self._lock:
+            self._entries = {
+                kind: tuple(entry if entry.sha256 else _with_hash(entry, known) for entry in entries)
+                for kind, entries in self._entries.items()
+            }
 
     def default_checkpoint(self) -> ModelEntry:
         """The first checkpoint that a person put there, else the embedded one.  Raises NotFoundError when empty."""
@@ -104,7 +131,8 @@ class Library:
     def find(self, wanted: str | None, kind: str = "checkpoint") -> ModelEntry:
         """The file that a person or a picture's text names: by name, file name, title, hash, or the end of a path.
 
-        None means the default checkpoint.  Raises RequestError with the nearest name when nothing fits.
+        A LoRA also by the name that its trainer gave it, where no file is called so.  None means the default
+        checkpoint.  Raises RequestError with the nearest name when nothing fits.
         """
         if wanted is None:
             return self.default_checkpoint()
@@ -116,12 +144,50 @@ class Library:
             if {entry.name.casefold(), (entry.name + entry.path.suffix).casefold()} & keys:
                 return entry
         for entry in entries:
-            if entry.sha256 and len(short) >= 8 and entry.sha256.startswith(short):
+            if entry.sha256 and len(short) >= _HASH_DIGITS and entry.sha256.startswith(short):
                 return entry
         for entry in entries:
             if {Path(entry.name).name.casefold(), entry.path.name.casefold()} & keys:
                 return entry
+        if kind == "lora" and (named := self.by_alias(wanted)) is not None:
+            return named
         raise unknown_name(_SPOKEN.get(kind, kind), wanted, (entry.name for entry in entries))
+
+    def by_alias(self, alias: str, kind: str = "lora") -> ModelEntry | None:
+        """The file whose trainer called it so (``ss_output_name``); of several the last, as AUTOMATIC1111 has it.
+
+        Reads the headers of files that were not read yet.
+        """
+        entries, wanted = self.entries(kind), alias.strip().casefold()
+        facts = self.facts.of(entries)
+        found = (entry for entry in reversed(entries) if facts[str(entry.path)].alias.casefold() == wanted)
+        return next(found, None) if wanted else None
+
+    def by_network_hash(self, short: str, kind: str = "lora") -> ModelEntry | None:
+        """The file that AUTOMATIC1111 knows by this hash, or its first digits, as in a picture's "Lora hashes".
+
+        Looks among the hashes that files state and those that were computed, and computes none.
+        """
+        wanted = short.strip().casefold()
+        entries = self.entries(kind)
+        facts = self.facts.of(entries) if len(wanted) >= _HASH_DIGITS else {}
+        for entry in entries:
+            said = facts.get(str(entry.path))
+            computed = entry.sha256 if entry.path.suffix.lower() != ".safetensors" else None
+            if said is not None and (said.network_hash or computed or "").startswith(wanted):
+                return entry
+        return None
+
+    def renamed(self, hashes: Mapping[str, str], kind: str = "lora") -> dict[str, str]:
+        """For names of a picture's "Lora hashes" that are called otherwise here: the name there -> the name here."""
+        names: dict[str, str] = {}
+        for name, short in hashes.items():
+            with suppress(RequestError):
+                self.find(name, kind)
+                continue
+            if (entry := self.by_network_hash(short, kind)) is not None:
+                names[name] = entry.name
+        return names
 
     def vae_for(self, checkpoint: ModelEntry, wanted: str = AUTOMATIC) -> ModelEntry | None:
         """The VAE file to use with a checkpoint instead of its own VAE; None means its own.
@@ -132,10 +198,12 @@ class Library:
         """
         if wanted.casefold() not in ("", "auto", AUTOMATIC.casefold()):
             return None if wanted == NONE else self.find(wanted, "vae")
-        noted = _noted_vae(checkpoint.path)
+        noted = read_notes(checkpoint.path).vae
+        if noted == AUTOMATIC:
+            noted = ""
         if noted == NONE:
             return None
-        files = sorted(self.entries("vae"), key=lambda entry: _natural(entry.path.name))
+        files = sorted(self.entries("vae"), key=lambda entry: natural_order(entry.path.name))
         named = [entry for entry in files if noted in (entry.path.name, entry.name)]
         near = (entry for entry in files if entry.path.name.startswith(checkpoint.path.stem))
         return next(chain(named, near), None)
@@ -180,23 +248,24 @@ class Library:
                 size, mtime_ns = found.stat.st_size, found.stat.st_mtime_ns
                 remembered = known.get(found.real)
                 digest = remembered[2] if remembered and remembered[:2] == (size, mtime_ns) else None
-                entries.append(ModelEntry(kind, found.name, Path(found.path), size, mtime_ns, digest))
+                path = Path(found.path)
+                entries.append(ModelEntry(kind, found.name, path, size, mtime_ns, digest, _created_ns(found.stat)))
         # Of two files with one name, the .safetensors comes first and is found by it.
         return sorted(entries, key=lambda entry: (entry.name.casefold(), not str(entry.path).endswith(".safetensors")))
 
 
-def _noted_vae(checkpoint: Path) -> str:
-    """The VAE that a person noted for a checkpoint in the ``.json`` beside it, "" when there is none."""
-    try:
-        with checkpoint.with_suffix(".json").open("rb") as file:
-            notes = json.loads(file.read(_MAX_NOTES))
-    except (OSError, ValueError, RecursionError):
-        return ""
-    vae = notes.get("vae") if isinstance(notes, dict) else None
-    return vae if isinstance(vae, str) and vae != AUTOMATIC else ""
+def _with_hash(entry: ModelEntry, known: Mapping[str, tuple[int, int, str]]) -> ModelEntry:
+    remembered = known.get(os.path.realpath(entry.path))
+    fits = remembered is not None and remembered[:2] == (entry.size, entry.mtime_ns)
+    return replace(entry, sha256=remembered[2]) if remembered is not None and fits else entry
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _created_ns(stat: os.stat_result) -> int:
+    """When a file was made, in ns since 1970; on systems that do not tell, when it was last changed in any way."""
+    return int(getattr(stat, "st_birthtime_ns", stat.st_ctime_ns))
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
     """A key by which numbers in names are ordered as numbers."""
     return [(int(part[:18]), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name.lower())]
 
