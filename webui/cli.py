@@ -145,6 +145,7 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name this server is known by"
     )
+    serve.add_argument("--no-hashing", action="store_true", help="hash model files only when they are used")
     _add_folders(serve)
     _add_compute(serve)
 
@@ -293,6 +294,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         port=parsed.port,
         password=parsed.password,
         allowed_hosts=tuple(parsed.allow_host),
+        background_hashing=not parsed.no_hashing,
     )
     return serve(settings, open_browser=not parsed.no_browser)
 

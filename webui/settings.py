@@ -26,6 +26,7 @@ class Settings:
     password: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     load_extensions: bool = True
+    background_hashing: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for the worker process."""

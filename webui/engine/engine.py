@@ -20,6 +20,8 @@ from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
 from webui.diffusion.schedules import Schedule
 from webui.engine import extras
+from webui.engine.background import BackgroundReader
+from webui.engine.cards import Cards
 from webui.engine.catalogue import CheckpointEntry, with_advice
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report, Trainer, TrainerProcess
@@ -78,6 +80,8 @@ class Engine:
         self._ledger = Ledger(self.store, self.events)
         self._training = TrainingQueue(self._ledger, self.trainer, self.library.refresh, self._note_problem)
         self._views = TrainingViews(self.settings.outputs_dir)
+        self.cards = Cards(self.library, self.settings.state_dir)
+        self._background = BackgroundReader(self.cards, self._is_busy, hashing=self.settings.background_hashing)
         self._thread: threading.Thread | None = None
         self._previews: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._lock = self._ledger.lock
@@ -111,12 +115,14 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="queue", daemon=True)
         self._thread.start()
         self._training.start()
+        self._background.start()
         self._share()
 
     def close(self) -> None:
         """Stop working.  A job under way goes back into the queue for the next start; a training saves first."""
         self._closed = True
         self._wake.set()
+        self._background.close()
         self.executor.close()
         self._training.close()
         if self._thread is not None:
@@ -299,6 +305,10 @@ class Engine:
         """Look at the models folder again."""
         self.library.refresh()
 
+    def read_cards(self) -> None:
+        """Read the headers of files whose cards are looked at, now rather than when there is nothing else to do."""
+        self._background.wake()
+
     def samplers(self) -> list[Sampler]:
         """Every sampler, DPM++ 2M first as AUTOMATIC1111 has it."""
         first = GenerationRequest().sampling.sampler
@@ -374,6 +384,11 @@ class Engine:
         self._share()
         self._wake.set()
         return job
+
+    def _is_busy(self) -> bool:
+        """Whether a job is under way or waits, or the program still gets ready for one."""
+        running = self.store.wants_pictures() or bool(self.store.in_state(JobState.RUNNING))
+        return running or self.executor.status() == "starting"
 
     def _share(self) -> None:
         """Let trainings wait while pictures are wanted: both compute on the same device."""
