@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import TypeAdapter
 
 from webui import __version__
+from webui.api import cards
 from webui.engine.engine import Engine
 from webui.errors import NotFoundError, PictureError, RequestError
 from webui.extras import ExtrasRequest
@@ -47,6 +48,7 @@ _PICTURE_BODY = {
 def build_router(engine: Engine) -> APIRouter:
     """Every route, bound to one engine."""
     router = APIRouter()
+    router.include_router(cards.build_router(engine))
 
     @router.get("/health")
     async def health() -> dict[str, str]:
