@@ -45,7 +45,7 @@ def mount(app: FastAPI, engine: Engine, path: str = "/") -> FastAPI:
         page,
         path=path,
         theme=_theme(),
-        css=read_asset("page.css"),
+        css=read_asset("page.css") + read_asset("cards.css"),
         head=f"<script>{read_asset('page.js')}</script>{_ICON}",
         run_history=False,
         footer_links=[],
@@ -133,9 +133,16 @@ def _wire(page: Any, engine: Engine, context: PageContext, refresh: Any, note: A
             updates += [field_update(n, changes[n]) if n in changes else gr.skip() for n in RECOMMENDED]
         return [_note(engine, entry), after, *updates]
 
+    def choose_card(event: gr.EventData, before: Mapping[str, Any], *values: Any) -> list[Any]:
+        name = engine.library.find(str(event.name)).name
+        return [gr.Dropdown(choices=_choices(engine), value=name), *choose(name, before, *values)]
+
     page.load(listed, checkpoint, [checkpoint, note], **EVENT)
     refresh.click(look_again, checkpoint, [checkpoint, note, context.notice], **EVENT)
     connect(checkpoint.input, choose, [checkpoint, recommended, *fields], [note, recommended, *fields], context.notice)
+    for cards in context.cards:
+        outputs = [checkpoint, note, recommended, *fields]
+        connect(cards.chosen, choose_card, [recommended, *fields], outputs, context.notice)
 
 
 def _broken(tab: str, error: Exception) -> WebUIError:

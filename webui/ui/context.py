@@ -20,7 +20,8 @@ class PageContext:
 
     ``checkpoint`` is the dropdown at the top, ``tabs`` the ``gr.Tabs`` around everything, ``notice`` the widget that
     shows sentences (see ``notices.connect``).  ``targets`` holds, by name ("txt2img", "img2img", "inpaint", "extras",
-    "pnginfo"), where a picture can be sent.  ``initial`` are the field values of a fresh page.
+    "pnginfo"), where a picture can be sent.  ``initial`` are the field values of a fresh page.  ``cards`` are the
+    widgets with whose event ``chosen`` a checkpoint is chosen.
     """
 
     engine: Engine
@@ -30,6 +31,7 @@ class PageContext:
     initial: Mapping[str, Any]
     targets: dict[str, Target] = field(default_factory=dict)
     forms: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    cards: list[Any] = field(default_factory=list)
     _later: list[Callable[[], None]] = field(default_factory=list)
 
     @cached_property

@@ -21,6 +21,7 @@ from webui.metadata.files import read_picture_texts
 from webui.metadata.recipe import Recipe
 from webui.request import InpaintArea, MaskedContent, MaskMode, ResizeMode
 from webui.ui import texts
+from webui.ui.cards import add_cards
 from webui.ui.context import PageContext, Target
 from webui.ui.form import FIELDS, START_FIELDS, request_from_values, stated_values, values_from_request
 from webui.ui.notices import connect, sentence
@@ -73,6 +74,7 @@ class GenerationTab:
         with gr.Row(elem_id=self._id("toprow"), elem_classes=["toprow"]):
             self._build_prompts()
             self._build_actions()
+        add_cards(self.context, self.name)
         with gr.Row(elem_classes=["workbench"]):
             with gr.Column(elem_id=self._id("settings"), elem_classes=["settings"], min_width=340):
                 if self.has_start:
