@@ -12,7 +12,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -66,7 +66,8 @@ class ModelFacts:
 
     def to_json(self) -> str:
         """The facts as JSON, without what is empty."""
-        return json.dumps({name: value for name, value in asdict(self).items() if value != _EMPTY[name]})
+        values = ((name, getattr(self, name)) for name in _EMPTY)
+        return json.dumps({name: value for name, value in values if value != _EMPTY[name]})
 
     @classmethod
     def from_json(cls, text: str) -> ModelFacts:
