@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from webui.request import GenerationRequest
     from webui.result import Pixels
     from webui.samplers import Sampler
+    from webui.scripts import Script
     from webui.training.kinds import TrainingKind
     from webui.ui.tabs import Tab
     from webui.upscalers import Upscaler
@@ -89,6 +90,14 @@ class Hooks:
     @hookspec
     def register_face_restorers(self) -> Sequence[FaceRestorer]:
         """Return face restorers, which mend the faces of a finished picture.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_scripts(self) -> Sequence[Script]:
+        """Return scripts, each of which makes several requests of one, and says how their pictures are laid out.
 
         Server and worker, once at start.  Raising registers nothing.
         """

@@ -467,6 +467,25 @@ class ModuleUse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScriptUse:
+    """A script that makes several requests of this one: its registered name and its own options by field name.
+
+    ``drawn`` tells that the request's seed was left to chance, for scripts that then draw one for each picture.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    drawn: bool = False
+
+    def __post_init__(self) -> None:
+        check_text("The script", self.name)
+        if not isinstance(self.options, Mapping):
+            raise RequestError(f"The options of {self.name} are {shown(self.options)}; they must be named values.")
+        check_plain(f"The options of {self.name}", self.options)
+        check_flag("Drawn seed", self.drawn)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Template:
     """The prompts as they were written, with choices (``{a|b}``, ``__name__``) that a seed has made since."""
 
@@ -517,6 +536,7 @@ class GenerationRequest:
     token_merging: TokenMerging = field(default_factory=TokenMerging)
     compatibility: Compatibility = field(default_factory=Compatibility)
     modules: tuple[ModuleUse, ...] = ()
+    script: ScriptUse | None = None
 
     def __post_init__(self) -> None:
         check_text("The prompt", self.prompt)
@@ -568,6 +588,20 @@ class GenerationRequest:
             noise = replace(noise, variation_seed=random.randrange(RANDOM_SEED_RANGE))
         seed = random.randrange(RANDOM_SEED_RANGE) if self.seed is None else self.seed
         return replace(self, seed=seed, noise=noise, checkpoint=checkpoint, vae=vae, sampling=sampling)
+
+    def settled(self, checkpoint: str) -> Self:
+        """This request, which has a script, with its seeds drawn and its checkpoint named: all that is random in it.
+
+        Everything else is answered for each of the requests that the script makes of it.
+        """
+        assert self.script is not None
+        noise, script = self.noise, self.script
+        if noise.variation_strength and noise.variation_seed is None:
+            noise = replace(noise, variation_seed=random.randrange(RANDOM_SEED_RANGE))
+        seed = self.seed
+        if seed is None:
+            seed, script = random.randrange(RANDOM_SEED_RANGE), replace(script, drawn=True)
+        return replace(self, seed=seed, noise=noise, script=script, checkpoint=checkpoint)
 
     def seed_of(self, index: int) -> int:
         """The seed of picture ``index``; with a variation strength all share the job's seed."""

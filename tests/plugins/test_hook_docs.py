@@ -250,6 +250,14 @@ def test_hook_register_upscalers(app: App) -> None:
     assert app.runner.plugins.upscalers["Scale2x"].scale == 2
 
 
+def test_hook_register_scripts(app: App) -> None:
+    install(app, "register_scripts")
+    assert [script.name for script in app.engine.scripts()][-1] == "Clip skips"
+    done = app.make(script={"name": "clip skips", "options": {"clip_skips": 2}})
+    first, second, sheet = (read_pixels(file.read_bytes()) for file in done.files)
+    assert first.tolist() != second.tolist() and sheet.tolist() == np.hstack([first, second]).tolist()
+
+
 def test_hook_register_face_restorers(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     install(app, "register_face_restorers")
     (restorer,) = [one for one in app.engine.face_restorers() if one.name == "Smooth skin"]

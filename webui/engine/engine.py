@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from webui.plugins.manager import DROP_IN_PACKAGES, MAX_PROBLEMS, TAB_PACKAGE, P
 from webui.prompt.styles import Styles
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
+from webui.scripts import Expansion, Script, expanded
 from webui.settings import Settings
 from webui.training.kinds import TrainingKind
 from webui.upscalers import Upscaler
@@ -131,17 +131,40 @@ class Engine:
 
     def submit(self, request: GenerationRequest) -> Job:
         """Queue a request, its styles applied.  Raises RequestError when it names something that is not here."""
+        if request.script is not None:
+            return self._submit_script(request)
         request = styled(request, self.styles()) if request.styles else request
         try:
             resolved = resolve(request, self.plugins, self.library)
         except RequestError:
             self.library.refresh()
             resolved = resolve(request, self.plugins, self.library)
-        if resolved.start is not None:
-            self.inputs.path(resolved.start.image)
-            if resolved.start.mask is not None:
-                self.inputs.path(resolved.start.mask.image)
+        self._check_inputs(resolved)
         return self._queue(GENERATING, resolved.to_dict(), pictures=resolved.pictures)
+
+    def _submit_script(self, request: GenerationRequest) -> Job:
+        """Queue what a script makes of a request, as one job; each of its requests is looked at before."""
+        request = request.settled(self.find_model(request.checkpoint).name)
+        expansion = self.expansion(request)
+        styles = self.styles()
+        for one in expansion.requests:
+            resolve(styled(one, styles) if one.styles else one, self.plugins, self.library)
+        self._check_inputs(request)
+        return self._queue(GENERATING, request.to_dict(), pictures=expansion.pictures)
+
+    def expansion(self, request: GenerationRequest) -> Expansion:
+        """What a request with a script becomes.  Raises RequestError for an unknown script or options of another."""
+        return expanded(request, self.plugins.scripts.values())
+
+    def scripts(self) -> list[Script]:
+        """Every script, in the order of registration."""
+        return list(self.plugins.scripts.values())
+
+    def _check_inputs(self, request: GenerationRequest) -> None:
+        if request.start is not None:
+            self.inputs.path(request.start.image)
+            if request.start.mask is not None:
+                self.inputs.path(request.start.mask.image)
 
     def submit_plain(self, body: Any) -> Job:
         """Queue a request given as plain values; what they leave out is as the model recommends, as on the page.
@@ -272,8 +295,7 @@ class Engine:
     def save_grid(self, data: bytes, job: Job, *, seed: int) -> Path:
         """Keep the overview of a job's pictures (a PNG file) in the folder for those; returns its path."""
         kind = "img2img" if job.request.get("start") else "txt2img"
-        folder = self.settings.outputs_dir / f"{kind}-grids" / date.today().isoformat()
-        return OutputFolder(folder).save_here(data, seed=seed)
+        return OutputFolder(self.settings.outputs_dir).save_sheet(data, kind=kind, seed=seed)
 
     def put_input(self, data: bytes) -> str:
         """Keep a start image, mask or other picture; returns its SHA-256.  Raises PictureError."""
@@ -293,7 +315,7 @@ class Engine:
         ordered = sorted(entries, key=lambda entry: entry is not default)
         return [CheckpointEntry(entry, self.plugins) for entry in ordered]
 
-    def find_model(self, name: str, kind: str = "checkpoint") -> ModelEntry:
+    def find_model(self, name: str | None, kind: str = "checkpoint") -> ModelEntry:
         """The model file that a person names; a file that is new is found, too.  Raises RequestError."""
         try:
             return self.library.find(name, kind)
@@ -426,6 +448,7 @@ class Engine:
             kind=job.kind,
             request=job.request,
             done=tuple(output.index for output in job.outputs),
+            paths=tuple(output.path for output in job.outputs),
             picture=self.store.picture(job.id),
         )
         try:

@@ -40,7 +40,8 @@ STOPPING_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A job to compute.  ``done`` are picture indices that exist already (a job taken up again after a restart).
+    """A job to compute.  ``done`` are picture indices that exist already (a job taken up again after a restart), and
+    ``paths`` their files, relative to the outputs folder.
 
     ``kind`` is "generate", "extras" or "train" (``request``) or "reproduce" (``picture``: the SHA-256 of the stored
     picture).
@@ -50,6 +51,7 @@ class Order:
     kind: str
     request: Mapping[str, Any] = field(default_factory=dict)
     done: tuple[int, ...] = ()
+    paths: tuple[str, ...] = ()
     picture: str = ""
 
 

@@ -30,6 +30,11 @@ class OutputFolder:
         folder = self.root / f"{kind}-images" / date.today().isoformat()
         return OutputFolder(folder).save_here(data, seed=seed, suffix=suffix, stem=stem)
 
+    def save_sheet(self, data: bytes, *, kind: str, seed: int, suffix: str = ".png") -> Path:
+        """Write the overview of several pictures into the folder for those; returns its path.  Raises OutputError."""
+        folder = self.root / f"{kind}-grids" / date.today().isoformat()
+        return OutputFolder(folder).save_here(data, seed=seed, suffix=suffix)
+
     def save_here(self, data: bytes, *, seed: int, suffix: str = ".png", stem: str = "") -> Path:
         """Write a picture under the next free number into ``root`` itself."""
         folder = self.root

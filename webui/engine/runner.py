@@ -34,6 +34,7 @@ from webui.engine.preparing import Preparation
 from webui.engine.progress import Clock, Previews
 from webui.engine.reproduce import Reproduction
 from webui.engine.resolve import resolve, styled, uncommented, walks
+from webui.engine.scripted import ScriptRun
 from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError, unknown_name
 from webui.images.pixels import read_pixels
 from webui.metadata import writing
@@ -131,7 +132,8 @@ class Runner:
             extras.ExtrasRun(self, tell, control).run(order.request, order.done)
             return Report("interrupted" if control.interrupted.is_set() else "done")
         request = GenerationRequest.from_dict(order.request)
-        for _ in self.generate(request, tell, control, done=order.done):
+        made = dict(zip(order.done, order.paths, strict=False))
+        for _ in self.generate(request, tell, control, done=order.done, made=made):
             pass
         return Report("interrupted" if control.interrupted.is_set() else "done")
 
@@ -158,11 +160,17 @@ class Runner:
         done: Sequence[int] = (),
         save: Callable[[bytes, MadePicture, str], Path] | None = None,
         suffix: str = ".png",
+        made: Mapping[int, str] | None = None,
     ) -> Iterator[Path]:
         """Make and save every picture of a request that is not ``done`` yet; yields each file's path.
 
-        ``save`` (encoded file, picture, kind) -> path replaces the numbered file in the outputs folder.
+        ``save`` (encoded file, picture, kind) -> path replaces the numbered file in the outputs folder.  ``made`` are
+        the paths, relative to that folder, of those that are done: a script's overview shows them, too.
         """
+        if request.script is not None:
+            run = ScriptRun(self, tell, control, request.settled(self.library.find(request.checkpoint).name))
+            yield from run.run(made or {}, save, suffix)
+            return
         clock = Clock(request.pictures, len(done))
         tell(Report("progress", asdict(clock.phase("preparing"))))
         request = self._rewritten(self._resolved(request))

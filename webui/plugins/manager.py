@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
     from webui.samplers import Sampler
+    from webui.scripts import Script
     from webui.training.kinds import TrainingKind
     from webui.ui.tabs import Tab
     from webui.upscalers import Upscaler
@@ -54,6 +55,7 @@ DROP_IN_PACKAGES = (
     "webui.preprocessors",
     "webui.upscalers",
     "webui.faces",
+    "webui.scripts",
     "webui.training.kinds",
 )
 BUILT_IN_MODULES = ("webui.diffusion.schedules",)
@@ -72,6 +74,7 @@ PARTS = {
     "register_preprocessors": ("name", "run"),
     "register_upscalers": ("name", "scale", "enlarge", "resize_latent"),
     "register_face_restorers": ("name", "restore", "find_file"),
+    "register_scripts": ("name", "options", "expand", "arguments", "options_from"),
     "register_training_kinds": ("name", "label", "summary", "folder", "options", "begin"),
     "register_ui_tabs": ("id", "label", "order", "build"),
 }
@@ -144,6 +147,11 @@ class Plugins:
     def face_restorers(self) -> dict[str, FaceRestorer]:
         """Registered face restorers by name."""
         return self.registered("register_face_restorers")
+
+    @cached_property
+    def scripts(self) -> dict[str, Script]:
+        """Registered scripts by name."""
+        return self.registered("register_scripts")
 
     @cached_property
     def training_kinds(self) -> dict[str, TrainingKind]:

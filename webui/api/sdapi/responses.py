@@ -76,38 +76,60 @@ def encoded(data: bytes, options: Snapshot) -> str:
 
 
 @dataclass(frozen=True)
-class Grids:
-    """Overviews that come before the pictures: each as base64, and its text."""
+class Result:
+    """What a job is answered with: PNG files, the overviews first, and the texts of all of them.
 
-    images: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
+    ``request`` is that of the first picture; ``pictures`` are those that are no overviews, sent or not.
+    """
 
-
-def grids(engine: Engine, body: Generation, options: Snapshot, job: Job) -> Grids:
-    """The overview of several pictures: upstream makes one where pictures are saved and the settings want it."""
-    pictures = [output for output in job.outputs if output.index >= 0]
-    if not (body.save_images and options["return_grid"] and len(pictures) > 1 and len(pictures) == len(job.outputs)):
-        return Grids()
-    pixels = [read_pixels(engine.output_path(output.id).read_bytes()) for output in pictures]
-    rows = options["n_rows"]
-    rows = None if rows < 0 else rows or min(body.batch_size, len(pictures))
-    text = pictures[0].infotext
-    data = encode_picture(grid(pixels, rows), "png", {"parameters": text})
-    if options["grid_save"]:
-        engine.save_grid(data, job, seed=pictures[0].seed)
-    return Grids((encoded(data, options),), (text,))
+    job: Job
+    request: GenerationRequest
+    images: tuple[bytes, ...]
+    sheets: tuple[str, ...]
+    pictures: tuple[Output, ...]
 
 
-def info(body: Generation, job: Job, *, extra: Sequence[str] = ()) -> str:
-    """The facts about a finished job under upstream's names.  ``extra`` are texts of grids, which come first."""
+def result(engine: Engine, body: Generation, options: Snapshot, job: Job) -> Result:
+    """The pictures of a job that is over, in upstream's order."""
     request = GenerationRequest.from_dict(job.request)
-    pictures = [output for output in job.outputs if output.index >= 0]
-    texts = [*extra, *(output.infotext for output in pictures)]
-    facts = _facts(body, request, job, pictures)
-    return json.dumps({**facts, "index_of_first_image": len(extra), "infotexts": texts} | _last(body, request, job))
+    pictures = tuple(sorted((one for one in job.outputs if one.index >= 0), key=lambda one: one.index))
+    files = [engine.output_path(one.id).read_bytes() for one in pictures]
+    if request.script is not None:
+        expansion = engine.expansion(request)
+        sheets = sorted((one for one in job.outputs if one.index < 0), key=lambda one: -one.index)
+        overviews = [engine.output_path(one.id).read_bytes() for one in sheets]
+        sent = files if expansion.with_pictures or not sheets else []
+        texts = tuple(one.infotext for one in sheets)
+        return Result(job, expansion.requests[0], (*overviews, *sent), texts, pictures)
+    overview = _grid(engine, body, options, job, files) if pictures else None
+    if overview is None:
+        return Result(job, request, tuple(files), (), pictures)
+    return Result(job, request, (overview, *files), (pictures[0].infotext,), pictures)
 
 
-def _facts(body: Generation, request: GenerationRequest, job: Job, pictures: Sequence[Output]) -> dict[str, Any]:
+def _grid(engine: Engine, body: Generation, options: Snapshot, job: Job, files: Sequence[bytes]) -> bytes | None:
+    """The overview of several pictures: upstream makes one where pictures are saved and the settings want it."""
+    if not (body.save_images and options["return_grid"] and len(files) > 1):
+        return None
+    rows = options["n_rows"]
+    rows = None if rows < 0 else rows or min(body.batch_size, len(files))
+    data = encode_picture(
+        grid([read_pixels(file) for file in files], rows), "png", {"parameters": job.outputs[0].infotext}
+    )
+    if options["grid_save"]:
+        engine.save_grid(data, job, seed=job.outputs[0].seed)
+    return data
+
+
+def info(body: Generation, result: Result) -> str:
+    """The facts about a finished job under upstream's names."""
+    facts = _facts(body, result.request, result.pictures)
+    texts = [*result.sheets, *(output.infotext for output in result.pictures)]
+    facts |= {"index_of_first_image": len(result.sheets), "infotexts": texts}
+    return json.dumps({**facts, **_last(body, result.request, result.job)})
+
+
+def _facts(body: Generation, request: GenerationRequest, pictures: Sequence[Output]) -> dict[str, Any]:
     read = [parse(output.infotext) for output in pictures]
     fields = read[0].fields if read else {}
     varied = [request.variation_seed_of(output.index) for output in pictures]

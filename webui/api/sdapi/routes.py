@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from webui.api.sdapi import always_on, extras, listings, progress, responses
+from webui.api.sdapi import always_on, extras, listings, progress, responses, scripts
 from webui.api.sdapi.errors import UpstreamError
 from webui.api.sdapi.infotext_fields import filled
 from webui.api.sdapi.models import (
@@ -70,11 +70,10 @@ async def _generate(engine: Engine, tasks: Tasks, body: Generation, kind: str) -
 def _submit(engine: Engine, tasks: Tasks, body: Generation, kind: str) -> tuple[Generation, Snapshot, Job]:
     """Queue what a body asks for; the body comes back with what its ``infotext`` filled in."""
     body = filled(body, engine)
-    if body.script_name:
-        raise UpstreamError(422, f"Script '{body.script_name}' not found")
-    always_on.check(body.alwayson_scripts, img2img=kind == "img2img", selectable=())
+    selectable = [script.name for script in engine.scripts()]
+    always_on.check(body.alwayson_scripts, img2img=kind == "img2img", selectable=selectable)
     options = settings_of(body, engine)
-    job = engine.submit(to_request(body, options, engine))
+    job = engine.submit(scripts.with_script(to_request(body, options, engine), body, engine))
     tasks.add(body.force_task_id, kind, job)
     return body, options, job
 
@@ -85,11 +84,9 @@ def _answer(engine: Engine, body: Generation, options: Snapshot, job_id: str) ->
     try:
         if job.state is JobState.FAILED:
             raise UpstreamError(500, job.error or "The job failed.")
-        grids = responses.grids(engine, body, options, job)
-        paths = [engine.output_path(output.id) for output in job.outputs]
-        images = [*grids.images, *(responses.encoded(path.read_bytes(), options) for path in paths)]
-        info = responses.info(body, job, extra=grids.texts)
-        return {"images": images if body.send_images else [], "parameters": responses.parameters(body), "info": info}
+        result = responses.result(engine, body, options, job)
+        images = [responses.encoded(data, options) for data in result.images] if body.send_images else []
+        return {"images": images, "parameters": responses.parameters(body), "info": responses.info(body, result)}
     finally:
         if not body.save_images:
             engine.forget_pictures(job_id)
@@ -204,6 +201,8 @@ def _told(engine: Engine) -> dict[str, Any]:
 def _lists(router: APIRouter, engine: Engine) -> None:
     lists: Mapping[str, Any] = {
         "samplers": listings.samplers,
+        "scripts": scripts.titles,
+        "script-info": scripts.infos,
         "schedulers": listings.schedulers,
         "upscalers": listings.upscalers,
         "latent-upscale-modes": listings.latent_upscale_modes,

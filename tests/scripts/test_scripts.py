@@ -1,0 +1,217 @@
+"""What scripts make of a request; oracles are AUTOMATIC1111's answers in the golden folder, written out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_model import tiny_request
+
+from webui.errors import RequestError
+from webui.plugins.manager import Plugins
+from webui.request import Refiner, ScriptUse, SecondPass, Size, StartImage
+from webui.scripts import Expansion, expanded, prompt_matrix, prompts_from_file, xyz_plot
+
+SCRIPTS = list(Plugins.load(None, packages=("webui.scripts",)).scripts.values())
+
+
+def expansion(name: str, options: dict[str, Any], *, drawn: bool = False, **request: Any) -> Expansion:
+    use = ScriptUse(name=name, options=options, drawn=drawn)
+    return expanded(replace(tiny_request(**request), script=use), SCRIPTS)
+
+
+def xyz(
+    x: tuple[str, str], y: tuple[str, str] = ("Nothing", ""), z: tuple[str, str] = ("Nothing", ""), **more: Any
+) -> Expansion:
+    named = {"x_axis": x[0], "x_values": x[1], "y_axis": y[0], "y_values": y[1], "z_axis": z[0], "z_values": z[1]}
+    flags = {key: more.pop(key) for key in list(more) if key in xyz_plot.Options.__dataclass_fields__}
+    return expansion("X/Y/Z plot", {**named, **flags}, **more)
+
+
+def test_a_matrix_has_every_combination() -> None:
+    made = expansion("prompt matrix", {}, prompt="a cat|red|on a chair", seed=1234)
+    assert [one.prompt for one in made.requests] == [
+        "a cat",
+        "a cat, red",
+        "a cat, on a chair",
+        "a cat, red, on a chair",
+    ]
+    assert {one.seed for one in made.requests} == {1234} and all(one.script is None for one in made.requests)
+    (page,) = made.sheets[0].pages
+    assert [[label.on for label in labels] for labels in page.top] == [[False], [True]]
+    assert page.columns == 2 and page.left[1][0].text == "on a chair"
+
+
+def test_a_matrix_of_the_negative_prompt_with_seeds_and_spaces() -> None:
+    options = {"which": "negative", "joining": "space", "different_seeds": True, "parts_first": True}
+    made = expansion("Prompt matrix", options, negative_prompt="a|b", seed=1)
+    assert [(one.negative_prompt, one.seed) for one in made.requests] == [("a", 1), ("b a", 2)]
+
+
+def test_prompts_of_lines() -> None:
+    lines = 'a blue dog\n\n--prompt "a green bird" --steps 3 --seed 5'
+    made = expansion("Prompts from file or textbox", {"lines": lines}, prompt="on a chair", seed=1234, steps=4)
+    assert [one.prompt for one in made.requests] == ["a blue dog on a chair", "a green bird on a chair"]
+    assert [(one.sampling.steps, one.seed) for one in made.requests] == [(4, 1234), (3, 5)]
+
+
+def test_every_name_of_a_line_is_read() -> None:
+    line = (
+        "--prompt a dog --negative_prompt bad --styles one,two --seed 3 --subseed 4 --subseed_strength 0.5 "
+        "--seed_resize_from_w 64 --seed_resize_from_h 128 --sampler_name DDIM --batch_size 2 --n_iter 3 --steps 9 "
+        "--cfg_scale 2.5 --width 128 --height 192 --tiling true --sd_model other --outpath_samples x "
+        "--prompt_for_display y --restore_faces false --do_not_save_grid true"
+    )
+    (made,) = expansion("prompts from file or textbox", {"lines": line}, prompt="").requests
+    assert (made.prompt, made.negative_prompt, made.styles) == ("a dog", "bad", ("one", "two"))
+    assert (made.seed, made.noise.variation_seed, made.noise.variation_strength) == (3, 4, 0.5)
+    assert (made.noise.from_width, made.noise.from_height, made.batch_size, made.batch_count) == (64, 128, 2, 3)
+    assert (made.sampling.sampler, made.sampling.steps, made.sampling.cfg_scale) == ("DDIM", 9, 2.5)
+    assert (made.size, made.tiling, made.checkpoint) == (Size(width=128, height=192), True, "other")
+
+
+@pytest.mark.parametrize("line", ["--nothing 1", "--steps", "--steps many", '--prompt "open', "--tiling perhaps"])
+def test_a_line_that_means_nothing(line: str) -> None:
+    with pytest.raises(RequestError):
+        expansion("prompts from file or textbox", {"lines": line})
+
+
+def test_seeds_of_lines() -> None:
+    lines = "a\nb\nc"
+    counted = expansion("prompts from file or textbox", {"lines": lines, "iterate_seeds": True}, seed=7).requests
+    assert [one.seed for one in counted] == [7, 8, 9]
+    drawn = expansion("prompts from file or textbox", {"lines": lines}, seed=7, drawn=True).requests
+    assert len({one.seed for one in drawn}) == 3
+    same = expansion("prompts from file or textbox", {"lines": lines, "same_seed": True}, seed=7, drawn=True).requests
+    assert {one.seed for one in same} == {7}
+
+
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        ("1, 2,3", [1, 2, 3]),
+        ("1-5", [1, 2, 3, 4, 5]),
+        ("1-5 (+2)", [1, 3, 5]),
+        ("10-4(-3)", [10, 7, 4]),
+        ("1-10 [5]", [1, 3, 5, 7, 10]),
+        ("-1-1", [-1, 0, 1]),
+        ("1-3, 9", [1, 2, 3, 9]),
+    ],
+)
+def test_whole_numbers_are_written_in_these_ways(written: str, values: list[int]) -> None:
+    assert list(xyz_plot.whole_numbers([word.strip() for word in written.split(",")])) == values
+
+
+def test_numbers_are_written_in_these_ways() -> None:
+    assert list(xyz_plot.numbers(["0-1 (+0.25)"])) == [0, 0.25, 0.5, 0.75, 1]
+    assert list(xyz_plot.numbers(["1-2 [3]", "7.5"])) == [1, 1.5, 2, 7.5]
+
+
+@pytest.mark.parametrize("written", ["x", "1-2 (+0)", "1-2000000", "1-5 [0]", "1-9 (-1)", "nan"])
+def test_values_that_are_none(written: str) -> None:
+    with pytest.raises(RequestError):
+        xyz(("Steps", written))
+
+
+@given(st.text(max_size=60), st.sampled_from([axis.name for axis in xyz_plot.AXES]))
+def test_any_values_are_read_or_refused_in_a_sentence(written: str, axis: str) -> None:
+    try:
+        made = xyz((axis, written))
+    except RequestError as error:
+        assert str(error)
+    else:
+        assert made.pictures >= 1
+
+
+def test_a_plot_counts_x_fastest_and_keeps_what_is_dear() -> None:
+    made = xyz(("Checkpoint name", "a,b"), ("CFG Scale", "3,9"), ("Steps", "1,2"), sub_sheets=True)
+    assert [(one.checkpoint, one.sampling.cfg_scale, one.sampling.steps) for one in made.requests[:3]] == [
+        ("a", 3, 1),
+        ("b", 3, 1),
+        ("a", 9, 1),
+    ]
+    checkpoints = [made.requests[place].checkpoint for place in made.order]
+    assert checkpoints == ["a"] * 4 + ["b"] * 4 and sorted(made.order) == list(range(8))
+    assert [len(sheet.pages) for sheet in made.sheets] == [2, 1, 1] and not made.with_pictures
+
+
+def test_the_text_of_a_plot_is_upstreams() -> None:
+    made = xyz(("CFG Scale", "3,9"), ("Seed", "1,2"))
+    assert made.sheets[0].pairs == {
+        "Script": "X/Y/Z plot",
+        "X Type": "CFG Scale",
+        "X Values": "3,9",
+        "Y Type": "Seed",
+        "Y Values": "1,2",
+        "Fixed Y Values": "1, 2",
+    }
+    (page,) = made.sheets[0].pages
+    assert [labels[0].text for labels in page.top] == ["CFG Scale: 3.0", "CFG Scale: 9.0"]
+
+
+def test_words_are_searched_and_put_in_order() -> None:
+    made = xyz(("Prompt S/R", 'red,blue,"green, dark"'), prompt="a red square")
+    assert [one.prompt for one in made.requests] == ["a red square", "a blue square", "a green, dark square"]
+    with pytest.raises(RequestError, match="did not find"):
+        xyz(("Prompt S/R", "yellow,blue"), prompt="a red square")
+    ordered = xyz(("Prompt order", "red,old"), prompt="a red, very old square").requests
+    assert [one.prompt for one in ordered] == ["a red, very old square", "a old, very red square"]
+
+
+def test_seeds_of_a_plot() -> None:
+    drawn = xyz(("Seed", "-1,-1"), ("Steps", "1,2")).requests
+    assert drawn[0].seed == drawn[2].seed != drawn[1].seed, "one seed for each -1"
+    assert [one.seed for one in xyz(("Seed", "-1,-1"), ("Steps", "1,2")).requests] == [one.seed for one in drawn]
+    kept = xyz(("Seed", "-1,-1"), ("Steps", "1,2"), keep_random=True).requests
+    assert len({one.seed for one in kept}) == 4
+    varied = xyz(("Steps", "1,2"), ("CFG Scale", "1,2"), vary_x=True, vary_y=True, seed=10).requests
+    assert [one.seed for one in varied] == [10, 11, 12, 13]
+
+
+EXAMPLES = {
+    "Sampler": "Euler,DDIM", "Schedule type": "Karras,Beta", "Styles": "one,two", "Size": "64x128,128x64",
+    "RNG source": "CPU,NV", "Face restore": "None,GFPGAN", "Refiner checkpoint": "other,third", "VAE": "None,other",
+    "Hires upscaler": "Latent,Lanczos", "Hires sampler": "Euler,DDIM", "Checkpoint name": "a,b",
+    "Prompt S/R": "red,blue", "Prompt order": "a,red", "Always discard next-to-last sigma": "True,False",
+    "SGM noise multiplier": "True,False", "Seed": "1,2", "Var. seed": "1,2", "Steps": "3,4", "Hires steps": "3,4",
+    "Clip skip": "1,2", "UniPC Order": "2,4", "FP8 mode": "", "Image CFG Scale": "", "Cond. Image Mask Weight": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", [axis.name for axis in xyz_plot.AXES[1:]])
+def test_every_axis_changes_the_request(axis: str) -> None:
+    written = EXAMPLES.get(axis, "0.1,0.2")
+    if not written:
+        with pytest.raises(RequestError, match="no meaning"):
+            xyz((axis, "1,2"))
+        return
+    extra: dict[str, Any] = {"refiner": Refiner(checkpoint="r"), "second_pass": SecondPass()}
+    if axis == "Initial noise multiplier":
+        extra = {"start": StartImage(image="0" * 64)}
+    first, second = xyz((axis, written), prompt="a red square", **extra).requests
+    assert first != second and replace(first, script=None) == first
+
+
+def test_clients_name_an_axis_by_its_number() -> None:
+    args = [6, "3,9", [], 1, "1,2", [], 0, "", [], True, False, False, False, False, False, False, 0, True]
+    options = xyz_plot.options_from(args, False)
+    assert (options["x_axis"], options["y_axis"], options["z_axis"]) == ("CFG Scale", "Seed", "Nothing")
+    picked = xyz_plot.options_from(["Sampler", "", ["Euler", "DPM++ 2M"]], False)
+    assert (picked["x_values"], picked["legend"], picked["y_axis"]) == ("Euler,DPM++ 2M", True, "Nothing")
+    assert xyz_plot.offered(True)[6].name == "Image CFG Scale"
+    assert prompt_matrix.options_from([False, False, "positive", "comma", 0], False)["joining"] == "comma"
+    assert prompts_from_file.options_from([False, False, "start", "a"], False)["lines"] == "a"
+    with pytest.raises(RequestError):
+        xyz_plot.options_from([99], False)
+
+
+def test_other_options_are_refused() -> None:
+    with pytest.raises(RequestError, match="do not fit"):
+        expansion("X/Y/Z plot", {"w_axis": "Seed"})
+    with pytest.raises(RequestError, match="X/Y/Z plot"):
+        expansion("XYZ", {})
+    with pytest.raises(RequestError, match="pictures"):
+        xyz(("Steps", "1-100"), ("Seed", "1-100"))

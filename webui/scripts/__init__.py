@@ -1,0 +1,137 @@
+"""One request -> several, and how their pictures are laid out.  A drop-in folder: a file registers :class:`Script` s.
+
+A script is a pure function: what it makes of a request depends on nothing else, so that a job that was interrupted by a
+restart is made into the same requests again.  It runs within one job, from page, API and command line alike
+(``GenerationRequest.script``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from webui.diffusion.schedules import lookup
+from webui.errors import RequestError
+from webui.request import RANDOM_SEED_RANGE, GenerationRequest
+
+MAX_PICTURES = 5000
+"""So many pictures may one job make."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """One of a script's positional arguments as AUTOMATIC1111's clients know it, for ``/sdapi/v1/script-info``."""
+
+    label: str
+    value: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text beside a row or above a column; ``on`` False strikes it through."""
+
+    text: str
+    on: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A table of pictures: ``cells`` are places in ``Expansion.requests``, row by row; the first picture of each."""
+
+    cells: tuple[int, ...]
+    columns: int
+    top: tuple[tuple[Label, ...], ...] = ()
+    left: tuple[tuple[Label, ...], ...] = ()
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """An overview that the job ends with: pages side by side; ``pairs`` are added to the text of its first picture.
+
+    ``margin`` is the space between pictures in pixels.  With ``all_texts`` the sheet carries the texts of all its
+    pictures, one below the other.
+    """
+
+    pages: tuple[Page, ...]
+    margin: int = 0
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    all_texts: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expansion:
+    """What becomes of a request.  ``order`` (empty: as they stand) is that in which the requests are best computed.
+
+    ``with_pictures`` False: an API client is answered with the sheets alone.
+    """
+
+    requests: tuple[GenerationRequest, ...]
+    sheets: tuple[Sheet, ...] = ()
+    order: tuple[int, ...] = ()
+    with_pictures: bool = True
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are made, sheets not counted."""
+        return sum(request.pictures for request in self.requests)
+
+    def first_index(self, place: int) -> int:
+        """The number, over the whole job, of the first picture of the request at ``place``."""
+        return sum(request.pictures for request in self.requests[:place])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """A script as it is registered.
+
+    ``options`` is a frozen dataclass of plain values, every field with a default; ``expand`` takes a request whose seed
+    is set and an instance of it.  ``arguments`` and ``options_from`` serve clients that send positional lists;
+    ``options_from`` also hears whether there is a start image.
+    """
+
+    name: str
+    options: type
+    expand: Callable[[GenerationRequest, Any], Expansion]
+    arguments: Callable[[bool], Sequence[Argument]] = lambda img2img: ()
+    options_from: Callable[[Sequence[Any], bool], Mapping[str, Any]] = lambda given, img2img: {}
+
+
+def find_script(name: str, scripts: Iterable[Script]) -> Script:
+    """The script with this name, whatever its case; RequestError when there is none."""
+    return lookup("script", name, (((script.name,), script) for script in scripts))
+
+
+def expanded(request: GenerationRequest, scripts: Iterable[Script]) -> Expansion:
+    """What a request with a script and a seed becomes.  Raises RequestError for options that do not fit."""
+    assert request.script is not None and request.seed is not None
+    script = find_script(request.script.name, scripts)
+    try:
+        options = script.options(**request.script.options)
+    except TypeError as error:
+        raise RequestError(f"The options of {script.name} do not fit: {error}.") from error
+    expansion = script.expand(request, options)
+    if not 1 <= expansion.pictures <= MAX_PICTURES:
+        raise RequestError(
+            f"{script.name} would make {expansion.pictures} pictures; a job makes from 1 to {MAX_PICTURES}."
+        )
+    return expansion
+
+
+def drawn_seed(request: GenerationRequest, place: object) -> int:
+    """A seed for a place of an expansion that asks for a random one: always the same for the same request."""
+    return random.Random(f"{request.seed} {place}").randrange(RANDOM_SEED_RANGE)
+
+
+def padded(arguments: Sequence[Any], known: Sequence[Argument]) -> list[Any]:
+    """Positional arguments with those that were left out, or null, as the page would have sent them."""
+    if len(arguments) > len(known):
+        raise RequestError(f"There are {len(arguments)} script arguments; at most {len(known)} are known.")
+    given = [known[place].value if value is None else value for place, value in enumerate(arguments)]
+    return [*given, *(one.value for one in known[len(given) :])]
