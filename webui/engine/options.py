@@ -28,6 +28,8 @@ DEFAULTS: Snapshot = MappingProxyType(json.loads((files("webui.engine") / "optio
 """Every known key with AUTOMATIC1111's default (1.10.1, ``modules/shared_options.py``)."""
 FIXED = frozenset({"sd_checkpoint_hash", "disabled_extensions", "disable_all_extensions", "restore_config_state_file"})
 """Keys that are told and not taken: facts, and what must not be changed by a request."""
+RESTRICTED = frozenset({"api_enable_requests", "api_forbid_local_requests", "api_useragent"})
+"""Keys that guard this computer: the page may change them, no client and no job."""
 FIXED_PREFIXES = ("outdir_", "temp_dir")
 CHECKPOINT = "sd_model_checkpoint"
 CHECKPOINT_HASH = "sd_checkpoint_hash"
@@ -85,11 +87,12 @@ class Options:
     def snapshot(self, overrides: Mapping[str, Any] | None = None) -> Snapshot:
         """The settings as they are now, with ``overrides`` over them, which stay in the snapshot alone.
 
-        Unknown keys of ``overrides`` are left out.  Raises RequestError for values that a setting cannot have.
+        Unknown and restricted keys of ``overrides`` are left out.  Raises RequestError for values that a setting cannot
+        have.
         """
         with self._lock:
             own = {key: value for key, value in self._changed.items() if key in DEFAULTS}
-        return MappingProxyType({**DEFAULTS, **own, **_checked(overrides or {})})
+        return MappingProxyType({**DEFAULTS, **own, **_checked(unrestricted(overrides or {}))})
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Set several and save.  Unknown keys are left out.  Raises RequestError, OutputError; then none is set."""
@@ -102,6 +105,11 @@ class Options:
             except OSError as error:
                 raise output_error(self.path.parent, error) from error
             self._changed = changed
+
+
+def unrestricted(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes that a client may make."""
+    return {key: value for key, value in changes.items() if key not in RESTRICTED}
 
 
 def _read(path: Path) -> dict[str, Any]:

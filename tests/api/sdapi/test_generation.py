@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from picture_server import sends, server
 from PIL import Image
 from tiny_model import mask_bytes, picture_bytes
 
@@ -252,3 +253,21 @@ def test_both_apis_build_the_same_request(client: TestClient, engine: Engine) ->
     ours = engine.jobs(1)[0]
     again = client.post("/api/v1/jobs", json=ours.request).json()
     assert again["request"] == ours.request
+
+
+@pytest.mark.usefixtures("options")
+def test_pictures_by_address_are_fetched_only_as_the_settings_say(client: TestClient, engine: Engine) -> None:
+    with server(sends(picture_bytes())) as (address, asked):
+        body = {"init_images": [f"{address}/a.png"]}
+        refused = client.post("/sdapi/v1/img2img", json={**SMALL, **body})
+        assert refused.status_code == 500 and "local resource" in refused.json()["detail"] and asked == []
+        engine.options.change({"api_enable_requests": False})
+        off = client.post("/sdapi/v1/img2img", json={**SMALL, **body})
+        assert off.status_code == 500 and off.json()["detail"] == "Requests not allowed" and asked == []
+        engine.options.change({"api_enable_requests": True, "api_forbid_local_requests": False})
+        answer = client.post("/sdapi/v1/img2img", json={**SMALL, **body})
+        assert answer.status_code == 200 and asked == ["/a.png"]
+        sneaky = {**body, "override_settings": {"api_forbid_local_requests": False, "api_enable_requests": True}}
+        engine.options.change({"api_forbid_local_requests": True})
+        assert client.post("/sdapi/v1/img2img", json={**SMALL, **sneaky}).status_code == 500
+    assert asked == ["/a.png"]

@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webui.engine.engine import Engine
 from webui.engine.options import DEFAULTS, Options
 from webui.errors import RequestError
 
@@ -54,6 +55,17 @@ def test_any_overrides_are_taken_or_refused_in_a_sentence(overrides: dict[str, o
         assert str(error)
     else:
         assert snapshot.keys() == DEFAULTS.keys()
+
+
+@pytest.mark.usefixtures("options")
+def test_clients_cannot_lift_what_guards_the_computer(client: TestClient, engine: Engine) -> None:
+    body = {"api_forbid_local_requests": False, "api_enable_requests": False, "jpeg_quality": 70}
+    assert client.post("/sdapi/v1/options", json=body).status_code == 200
+    told = client.get("/sdapi/v1/options").json()
+    assert told["api_forbid_local_requests"] and told["api_enable_requests"] and told["jpeg_quality"] == 70
+    assert engine.options.snapshot(body)["api_forbid_local_requests"]
+    engine.options.change({"api_forbid_local_requests": False})  # a person, on the page
+    assert not engine.options.snapshot()["api_forbid_local_requests"]
 
 
 @pytest.mark.usefixtures("options")
