@@ -77,3 +77,18 @@ def test_clients_read_and_write_them(client: TestClient) -> None:
     assert refused.status_code == 500 and refused.json()["errors"] == "Unknown checkpoint: no such"
     assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "tiny"}).status_code == 200
     assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"].startswith("tiny.safetensors")
+
+
+@pytest.mark.usefixtures("options")
+def test_all_that_was_told_can_be_set_again(client: TestClient) -> None:
+    told = client.get("/sdapi/v1/options").json()
+    assert client.post("/sdapi/v1/options", json=told).status_code == 200
+    assert client.get("/sdapi/v1/options").json() == told
+
+
+@pytest.mark.usefixtures("options")
+def test_a_chosen_checkpoint_that_is_gone(client: TestClient, engine: Engine) -> None:
+    engine.options.change({"sd_model_checkpoint": "gone.safetensors"})
+    assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"].startswith("tiny")
+    refused = client.post("/sdapi/v1/txt2img", json={"steps": 1, "width": 64, "height": 64})
+    assert refused.status_code == 500 and refused.json()["detail"] == "Unknown checkpoint: gone.safetensors"

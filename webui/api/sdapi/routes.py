@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
@@ -25,7 +26,7 @@ from webui.api.sdapi.translation import check_checkpoint, settings_of, to_reques
 from webui.engine.engine import Engine
 from webui.engine.jobs import Job, JobState
 from webui.engine.options import CHECKPOINT, CHECKPOINT_HASH, Snapshot, unrestricted
-from webui.errors import NotFoundError
+from webui.errors import NotFoundError, RequestError
 from webui.metadata.files import read_picture_texts
 from webui.metadata.infotext import parse
 
@@ -193,7 +194,10 @@ def _told(engine: Engine) -> dict[str, Any]:
     options = dict(engine.options.snapshot())
     found = engine.checkpoints()
     if found:
-        current = engine.find_model(options[CHECKPOINT]) if options[CHECKPOINT] else found[0].entry
+        current = found[0].entry
+        if options[CHECKPOINT]:
+            with suppress(RequestError):  # it was chosen once and is gone: a job that needs it says so
+                current = engine.find_model(options[CHECKPOINT])
         options |= {CHECKPOINT: current.title, CHECKPOINT_HASH: current.sha256 or ""}
     return options
 
