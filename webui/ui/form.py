@@ -1,103 +1,40 @@
-"""The page's fields <-> :class:`GenerationRequest`: pure functions of plain values, without gradio.
+"""The page's field values <-> :class:`GenerationRequest`: pure functions of plain values, without gradio.
 
-A *field value* is what a widget holds: ``seed`` is -1 for random, ``eta`` is None for the sampler's own.  The names of
-the fields are those of the request's leaves.  Called by ``generation`` and ``inspection``.
+A *field value* is what a widget holds: ``seed`` is -1 for random, ``eta`` is None for the sampler's own.  What stands
+where in the request says the table in ``fields``.  Called by ``generation`` and ``restoring``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from webui.errors import RequestError
-from webui.request import (
-    GenerationRequest,
-    InpaintArea,
-    Mask,
-    MaskedContent,
-    MaskMode,
-    ResizeMode,
-    Sampling,
-    Size,
-    StartImage,
-)
+from webui.records import shown
+from webui.request import GenerationRequest
+from webui.ui.fields import SWITCHES, TABLE, TOP, Field, fields_of
 
 if TYPE_CHECKING:
     from webui.metadata.reading import ReadBack
 
-FIELDS = (
-    "prompt",
-    "negative_prompt",
-    "sampler",
-    "schedule",
-    "steps",
-    "cfg_scale",
-    "seed",
-    "width",
-    "height",
-    "batch_count",
-    "batch_size",
-    "clip_skip",
-    "eta",
-)
-"""The fields that txt2img and img2img have in common."""
-START_FIELDS = (
-    "denoising_strength",
-    "resize_mode",
-    "mask_blur",
-    "mask_mode",
-    "masked_content",
-    "inpaint_area",
-    "padding",
-)
-"""The further fields of img2img; those after ``resize_mode`` count only with a mask."""
+FIELDS = tuple(name for name in (*TOP, *fields_of("txt2img")) if name != "checkpoint")
+"""What txt2img asks, beside the checkpoint."""
+START_FIELDS = tuple(name for name in fields_of("img2img") if name not in FIELDS)
+"""The further fields of img2img; those of the mask count only with one."""
 RECOMMENDED = ("width", "height", "sampler", "schedule", "cfg_scale", "steps")
 """The fields that choosing a checkpoint may set."""
 
 DEFAULTS: Mapping[str, Any] = {
-    "prompt": "",
-    "negative_prompt": "",
-    "sampler": "DPM++ 2M",
-    "schedule": "Automatic",
-    "steps": 20,
-    "cfg_scale": 7.0,
-    "seed": -1,
-    "width": 512,
-    "height": 512,
-    "batch_count": 1,
-    "batch_size": 1,
-    "clip_skip": 1,
-    "eta": None,
-    "denoising_strength": 0.75,
-    "resize_mode": ResizeMode.JUST_RESIZE.value,
-    "mask_blur": 4,
-    "mask_mode": MaskMode.MASKED.value,
-    "masked_content": MaskedContent.ORIGINAL.value,
-    "inpaint_area": InpaintArea.WHOLE.value,
-    "padding": 32,
+    **{name: field.default for name, field in TABLE.items() if name != "checkpoint"},
+    **dict.fromkeys(SWITCHES, False),
 }
 """What a fresh page shows, the values of AUTOMATIC1111."""
 
-_LABELS = {
-    "steps": "Sampling steps",
-    "cfg_scale": "CFG Scale",
-    "seed": "Seed",
-    "width": "Width",
-    "height": "Height",
-    "batch_count": "Batch count",
-    "batch_size": "Batch size",
-    "clip_skip": "Clip skip",
-    "eta": "Eta",
-    "denoising_strength": "Denoising strength",
-    "mask_blur": "Mask blur",
-    "padding": "Only masked padding",
-}
-
-
+_START, _MASK, _SOFT = "start", "start.mask", "start.mask.soft"
 _STATED_BY = {
     "Steps": ("steps",),
     "Sampler": ("sampler", "schedule"),
-    "Schedule type": ("schedule",),
     "CFG scale": ("cfg_scale",),
     "Seed": ("seed",),
     "Size": ("width", "height"),
@@ -105,99 +42,106 @@ _STATED_BY = {
     "Model": ("checkpoint",),
     "Model hash": ("checkpoint",),
 }
-"""The fields that a pair of a ``parameters`` text speaks of, by its key."""
-_MASK_FIELDS = {
-    "blur": "mask_blur",
-    "mode": "mask_mode",
-    "content": "masked_content",
-    "area": "inpaint_area",
-    "padding": "padding",
+"""What a text leaves as it is on the page unless it has one of these keys: no value of these is more usual than others.
+All else that a text does not say means AUTOMATIC1111's default, so that nothing of an earlier picture stays."""
+_KEPT = {"batch_count"} | {name for names in _STATED_BY.values() for name in names}
+_KEPT_START = {
+    "denoising_strength",
+    "resize_mode",
+    "img2img_upscaler",
+    "color_correction",
+    "exact_steps",
+    "background",
+    "mask_blur_y",
+    "mask_round",
+    "mask_overlay",
 }
+"""Of img2img's fields, those that a text which does not say them leaves alone."""
 
 
 def request_from_values(values: Mapping[str, Any]) -> GenerationRequest:
-    """The request that the fields ask for.
+    """The request that the field values ask for.
 
-    ``values`` holds every name of ``FIELDS`` and ``checkpoint`` (a name, or None or "" for the default one).  With an
-    ``image`` (SHA-256 of a stored picture) it also holds ``START_FIELDS``; with a ``mask`` it is inpainting.
-    Raises RequestError with one sentence when a field is empty or out of range.
+    ``values`` may hold any name of the table and of its switches; what is not there is as on a fresh page.  With an
+    ``image`` (SHA-256 of a stored picture) it starts from that; with a ``mask`` it is inpainting.  Raises RequestError
+    with one sentence when a field is empty or out of range.
     """
-    seed = _whole(values, "seed")
-    return GenerationRequest(
-        prompt=values["prompt"] or "",
-        negative_prompt=values["negative_prompt"] or "",
-        size=Size(width=_whole(values, "width"), height=_whole(values, "height")),
-        sampling=Sampling(
-            sampler=values["sampler"],
-            schedule=values["schedule"],
-            steps=_whole(values, "steps"),
-            cfg_scale=_number(values, "cfg_scale"),
-            eta=None if values["eta"] is None else _number(values, "eta"),
-        ),
-        seed=None if seed == -1 else seed,
-        batch_size=_whole(values, "batch_size"),
-        batch_count=_whole(values, "batch_count"),
-        clip_skip=_whole(values, "clip_skip"),
-        checkpoint=values.get("checkpoint") or None,
-        start=_start(values) if values.get("image") else None,
-    )
+    on = _parts_on(values)
+    plain: dict[str, Any] = {}
+    for part in sorted(on):
+        _put(plain, part, {})
+    if _START in on:
+        _put(plain, "start.image", values["image"])
+    if _MASK in on:
+        _put(plain, "start.mask.image", values["mask"])
+    for name, field in TABLE.items():
+        if name in values and _counts(field, values, on):
+            _put(plain, field.path, _asked(field, values[name]))
+    return GenerationRequest.from_dict(plain)
 
 
 def values_from_request(request: Mapping[str, Any]) -> dict[str, Any]:
     """The field values that ask for ``request`` (plain values as in ``GenerationRequest.to_dict``).
 
-    The inverse of :func:`request_from_values`, conditioning modules apart; ``image`` and ``mask`` are there when the
-    request has them, and the fields of img2img keep out when it has no start image.
+    The inverse of :func:`request_from_values`, the leaves without a widget apart; ``image`` and ``mask`` are there when
+    the request has them, and the fields of img2img keep out when it has no start image.  Parts that are off (hires fix,
+    refiner, ...) have the values of a fresh page.
     """
-    checked = GenerationRequest.from_dict(request)
-    values: dict[str, Any] = {
-        "prompt": checked.prompt,
-        "negative_prompt": checked.negative_prompt,
-        "sampler": checked.sampling.sampler,
-        "schedule": checked.sampling.schedule,
-        "steps": checked.sampling.steps,
-        "cfg_scale": checked.sampling.cfg_scale,
-        "seed": -1 if checked.seed is None else checked.seed,
-        "width": checked.size.width,
-        "height": checked.size.height,
-        "batch_count": checked.batch_count,
-        "batch_size": checked.batch_size,
-        "clip_skip": checked.clip_skip,
-        "eta": checked.sampling.eta,
-        "checkpoint": checked.checkpoint,
+    plain = GenerationRequest.from_dict(request).to_dict()
+    values = {
+        name: _shown(field, _at(plain, field.path)) if _has(plain, field.path) else field.default
+        for name, field in TABLE.items()
+        if _belongs(plain, field.path)
     }
-    if (start := checked.start) is not None:
-        values |= {
-            "image": start.image,
-            "denoising_strength": start.denoising_strength,
-            "resize_mode": start.resize_mode.value,
-        }
-        if (mask := start.mask) is not None:
-            values |= {
-                "mask": mask.image,
-                "mask_blur": mask.blur,
-                "mask_mode": mask.mode.value,
-                "masked_content": mask.content.value,
-                "inpaint_area": mask.area.value,
-                "padding": mask.padding,
-            }
+    for name, (part, _, _, _) in SWITCHES.items():
+        if _belongs(plain, f"{part}."):
+            values[name] = _has(plain, f"{part}.")
+    values["subseed_show"] = any(
+        values[name] != field.default for name, field in TABLE.items() if field.part == "subseed_show"
+    )
+    for name, path in (("image", "start.image"), ("mask", "start.mask.image")):
+        if _has(plain, path):
+            values[name] = _at(plain, path)
     return values
 
 
 def stated_values(back: ReadBack, keys: Collection[str] | None) -> dict[str, Any]:
-    """The field values that a picture's text states.
+    """The field values to show for what a text says.
 
-    ``keys`` are the keys of the text's pairs; None when everything was recorded.  What the keys leave out is left out
-    here; a text without pairs states its prompts alone.
+    ``keys`` are the keys of the text's pairs; None when everything was recorded.  A text without pairs states its
+    prompts alone; with pairs, what it leaves out becomes the default of a fresh page, a few fields apart that stay.
     """
     values = values_from_request(back.request.to_dict())
-    if keys is not None:
-        stated = {field for key in keys for field in _STATED_BY.get(key, ())}
-        always = {"prompt", "negative_prompt"} | ({"clip_skip", "eta"} if keys else set())
-        values = {name: value for name, value in values.items() if name in stated | always}
-    start = dict(back.start)
-    mask = dict(start.pop("mask", None) or {})
-    return {**values, **start, **{_MASK_FIELDS[name]: value for name, value in mask.items() if name in _MASK_FIELDS}}
+    if keys is None:
+        return values
+    if not keys:
+        return {name: values[name] for name in ("prompt", "negative_prompt")}
+    stated = {field for key in keys for field in _STATED_BY.get(key, ())}
+    values = {name: value for name, value in values.items() if name in stated or name not in _KEPT}
+    return {**values, **_start_values(back.start)}
+
+
+def _start_values(start: Mapping[str, Any]) -> dict[str, Any]:
+    """img2img's field values for the numbers of a start image that a text says."""
+    plain = {_START: start}
+    said = {
+        name: _shown(field, _at(plain, field.path))
+        for name, field in TABLE.items()
+        if field.path.startswith("start.") and _has(plain, field.path)
+    }
+    usual = {name: DEFAULTS[name] for name in START_FIELDS if name not in _KEPT_START}
+    return {**usual, **said, "soft_inpainting": _has(plain, f"{_SOFT}.")}
+
+
+def homeless(request: GenerationRequest, tab: str) -> list[str]:
+    """Words for what the request asks and the tab ("txt2img" or "img2img") has no field for."""
+    words = []
+    if request.second_pass is not None and tab == "img2img":
+        words.append("Hires. fix (it belongs to txt2img)")
+    if request.start is not None and tab == "txt2img":
+        words.append("the start image (it belongs to img2img)")
+    words += [f"the module {use.name}" for use in request.modules]
+    return words
 
 
 def recommendation(native_size: int, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,37 +162,94 @@ def follow_recommendation(
     }
 
 
-def _start(values: Mapping[str, Any]) -> StartImage:
-    mask = None
-    if values.get("mask"):
-        mask = Mask(
-            image=values["mask"],
-            blur=_whole(values, "mask_blur"),
-            mode=MaskMode(values["mask_mode"]),
-            content=MaskedContent(values["masked_content"]),
-            area=InpaintArea(values["inpaint_area"]),
-            padding=_whole(values, "padding"),
-        )
-    return StartImage(
-        image=values["image"],
-        denoising_strength=_number(values, "denoising_strength"),
-        resize_mode=ResizeMode(values["resize_mode"]),
-        mask=mask,
-    )
+def _parts_on(values: Mapping[str, Any]) -> set[str]:
+    """The optional records of the request that the values ask for."""
+    on = {part for name, (part, _, _, _) in SWITCHES.items() if values.get(name) and part not in ("noise", _SOFT)}
+    if values.get("image"):
+        on.add(_START)
+        if values.get("mask"):
+            on.add(_MASK)
+            if values.get("soft_inpainting"):
+                on.add(_SOFT)
+    return on
 
 
-def _number(values: Mapping[str, Any], name: str) -> float:
-    value = values[name]
+def _counts(field: Field, values: Mapping[str, Any], on: Collection[str]) -> bool:
+    """Whether the field's part of the request is asked for."""
+    if field.part == "subseed_show":
+        return bool(values.get("subseed_show"))
+    parts = [_START, _MASK, *(part for part, *_ in SWITCHES.values() if part != "noise")]
+    return all(part in on for part in parts if field.path.startswith(f"{part}."))
+
+
+def _asked(field: Field, value: Any) -> Any:
+    """The request's plain value for a widget's."""
+    number = field.leaf.kind in (int, float)
+    if field.leaf.optional and (value in (field.none, None, "") or (number and str(value).strip() == "")):
+        return None
+    if isinstance(field.leaf.kind, type) and issubclass(field.leaf.kind, StrEnum):
+        return value
+    if field.leaf.kind is int:
+        return _whole(field, value)
+    if field.leaf.kind is float:
+        return _number(field, value)
+    if field.leaf.kind is bool:
+        return bool(value)
+    return list(value or ()) if isinstance(field.leaf.default, tuple) else (value or "")
+
+
+def _shown(field: Field, value: Any) -> Any:
+    """The widget's value for the request's plain one; a number that may be missing is text."""
+    if value is None:
+        return field.none
+    return str(value) if field.leaf.kind in (int, float) and field.none == "" and field.leaf.optional else value
+
+
+def _number(field: Field, value: Any) -> float:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise RequestError(f"{field.label} is {shown(value)}; type a number.") from None
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
-        raise RequestError(f"{_LABELS[name]} is empty; type a number.")
+        raise RequestError(f"{field.label} is empty; type a number.")
     return float(value)
 
 
-def _whole(values: Mapping[str, Any], name: str) -> int:
-    value = values[name]
+def _whole(field: Field, value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    number = _number(values, name)
+    number = _number(field, value)
     if not number.is_integer():
-        raise RequestError(f"{_LABELS[name]} is {number:g}; it must be a whole number.")
+        raise RequestError(f"{field.label} is {number:g}; it must be a whole number.")
     return int(number)
+
+
+def _put(plain: dict[str, Any], path: str, value: Any) -> None:
+    *records, last = path.split(".")
+    for name in records:
+        plain = plain.setdefault(name, {})
+    plain[last] = value
+
+
+def _at(plain: Mapping[str, Any], path: str) -> Any:
+    value: Any = plain
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def _has(plain: Mapping[str, Any], path: str) -> bool:
+    """Whether every record on the way to the leaf is there; a path that ends in a dot names a record."""
+    *records, leaf = path.split(".")
+    value: Any = plain
+    for name in records:
+        value = value.get(name)
+        if value is None:
+            return False
+    return not leaf or leaf in value
+
+
+def _belongs(plain: Mapping[str, Any], path: str) -> bool:
+    """Whether a request of this kind says something about the leaf: start image and mask only when it has them."""
+    return not any(path.startswith(f"{part}.") and not _has(plain, f"{part}.") for part in (_START, _MASK))
