@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = Path(os.environ.get("WEBUI_TEST_MODELS", ROOT / "models"))
 START_S = 120
+PATIENCE_MS = 120_000
+"""How long a page may take for what a test waits for: machines that build things are slow."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,15 @@ def serving() -> Callable[[Path, Path], AbstractContextManager[Server]]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server that tests share."""
-    with _serving(tmp_path_factory.mktemp("server"), MODELS) as running:
+    """The server that tests share.
+
+    Its models folder holds links to the real one's, so that ``styles.csv`` beside it is no person's.
+    """
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "models").mkdir()
+    for part in MODELS.iterdir():
+        (folder / "models" / part.name).symlink_to(part.resolve(), target_is_directory=part.is_dir())
+    with _serving(folder, folder / "models") as running:
         yield running
 
 
@@ -96,7 +105,7 @@ def stop_jobs(server: Server) -> None:
 def context(browser: Browser, server: Server) -> Iterator[BrowserContext]:
     """A fresh visitor.  At the end: no script error, no error on the console, nothing asked of another machine."""
     visitor = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    visitor.set_default_timeout(40_000)
+    visitor.set_default_timeout(PATIENCE_MS)
     wrong: list[str] = []
 
     def hear(line: ConsoleMessage) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from webui.errors import RequestError
 from webui.metadata import infotext
+from webui.metadata.reading import to_request
 from webui.request import (
     MAX_SEED,
     Compatibility,
@@ -273,8 +274,8 @@ def test_soft_inpainting_counts_with_a_mask_alone() -> None:
 
 
 def read(text: str) -> dict[str, Any]:
-    parsed = infotext.parse(text)
-    return stated_values(infotext.to_request(parsed, GenerationRequest()), parsed.fields)
+    back = to_request(infotext.parse(text), GenerationRequest())
+    return stated_values(back, back.items)
 
 
 def test_what_a_text_does_not_say_is_not_left_from_before() -> None:
@@ -283,7 +284,16 @@ def test_what_a_text_does_not_say_is_not_left_from_before() -> None:
     stays = {"checkpoint", "batch_count", "batch_size", "denoising_strength", "resize_mode"}
     assert not stays & set(values)
     reset = {name: value for name, value in DEFAULTS.items() if name in values}
-    said = {"prompt": "a cat", "steps": 9, "sampler": "Euler", "cfg_scale": 5, "seed": 3, "width": 64, "height": 64}
+    said = {
+        "rng": "GPU",
+        "prompt": "a cat",
+        "steps": 9,
+        "sampler": "Euler",
+        "cfg_scale": 5,
+        "seed": 3,
+        "width": 64,
+        "height": 64,
+    }
     assert values == {**reset, **said}
     assert {"enable_hr", "hr_prompt", "clip_skip", "s_churn", "mask_mode", "soft_inpainting", "styles"} <= set(reset)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ import gradio as gr
 from webui import __version__
 from webui.errors import ExtensionError, WebUIError
 from webui.settings import PROJECT_ROOT
-from webui.ui import texts
+from webui.ui import lists, texts
 from webui.ui.assets import read_asset
 from webui.ui.context import PageContext
+from webui.ui.fields import SWITCHES, TABLE
 from webui.ui.form import DEFAULTS, RECOMMENDED, follow_recommendation, recommendation
-from webui.ui.generation import field_update
+from webui.ui.inputs import Inputs, field_update
 from webui.ui.notices import EVENT, connect, sentence
+from webui.ui.styles import StylesEditor
 from webui.ui.widgets.notice import Notice
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ def mount(app: FastAPI, engine: Engine, path: str = "/") -> FastAPI:
         path=path,
         theme=_theme(),
         css=read_asset("page.css") + read_asset("cards.css"),
-        head=f"<script>{read_asset('page.js')}</script>{_ICON}",
+        head=f"<script>{read_asset('page.js', hints=_hints())}</script>{_ICON}",
         run_history=False,
         footer_links=[],
         max_file_size=UPLOAD_LIMIT,
@@ -71,25 +74,25 @@ def build_page(engine: Engine) -> Any:
     with gr.Blocks(title="webui", analytics_enabled=False, delete_cache=CACHE_SWEEP_S, fill_width=True) as page:
         with gr.Row(elem_id="quicksettings"):
             gr.HTML(f'<h1 class="brand">{_LOGO}<span>webui</span></h1>', elem_id="brand")
-            checkpoint = gr.Dropdown(
-                _choices(engine),
-                value=chosen.name if chosen is not None else None,
-                label="Stable Diffusion checkpoint",
-                interactive=True,
-                elem_id="setting_sd_model_checkpoint",
-                min_width=200,
-            )
+            top = Inputs("", initial, {name: lists.LISTS[name](engine) for name in ("checkpoint", "vae")})
+            top.dropdown("checkpoint", value=chosen.name if chosen is not None else None, min_width=200)
             refresh = gr.Button(
                 "Refresh", size="sm", elem_id="refresh_sd_model_checkpoint", elem_classes=["tool", "icon-refresh"]
             )
+            top.dropdown("vae", min_width=120)
+            top.slider("clip_skip", min_width=120)
             gr.HTML(_BAR_LINKS, elem_id="bar_links")
         note = gr.HTML(_note(engine, chosen), elem_id="model_note")
         problem_lines = gr.HTML(elem_id="problems")
         notice = Notice(elem_id="notice")
+        editor = StylesEditor(engine, notice)
         # No gr.State: with one Gradio keeps a connection of every page open, and a browser has six for a server.
         recommended = gr.JSON({name: initial[name] for name in RECOMMENDED}, visible=False)
         with gr.Tabs(elem_id="tabs") as tabs:
-            context = PageContext(engine=engine, checkpoint=checkpoint, tabs=tabs, notice=notice, initial=initial)
+            context = PageContext(
+                engine=engine, top=top.made, tabs=tabs, notice=notice, styles_editor=editor, initial=initial
+            )
+            context.follow_lists({"vae": top.made["vae"]})
             for tab in sorted(engine.tabs(), key=lambda one: (one.order, one.id)):
                 with gr.Tab(tab.label, id=tab.id, elem_id=f"tab_{tab.id}"):
                     try:
@@ -100,6 +103,7 @@ def build_page(engine: Engine) -> Any:
                         broken_tabs.append(str(_broken(tab.id, error)))
                         gr.HTML(texts.notes(broken_tabs[-1:]))
         context.finish()
+        editor.wire()
         gr.HTML(_footer(), elem_id="footer")
         _wire(page, engine, context, refresh, note, recommended)
         page.load(lambda: texts.problems([*engine.problems(), *broken_tabs]), None, problem_lines, **EVENT)
@@ -110,16 +114,20 @@ def _wire(page: Any, engine: Engine, context: PageContext, refresh: Any, note: A
     checkpoint = context.checkpoint
     fields = [form[name] for form in context.forms.values() for name in RECOMMENDED]
 
-    def listed(current: str | None) -> tuple[Any, str]:
+    followed = [component for _, component in context.folder_lists]
+
+    def listed(current: str | None) -> list[Any]:
         entries = engine.checkpoints()
         entry = next((one for one in entries if one.name == current), None) or _default_entry(engine)
         value = entry.name if entry is not None else None
-        return gr.Dropdown(choices=_choices(engine), value=value), _note(engine, entry)
+        filled = {name: gr.Dropdown(choices=list(lists.LISTS[name](engine))) for name, _ in context.folder_lists}
+        others = [filled[name] for name, _ in context.folder_lists]
+        return [gr.Dropdown(choices=lists.checkpoints(engine), value=value), _note(engine, entry), *others]
 
-    def look_again(current: str | None) -> tuple[Any, str, dict[str, Any]]:
+    def look_again(current: str | None) -> list[Any]:
         engine.refresh()
         count = len(engine.checkpoints())
-        return *listed(current), sentence(f"{count} checkpoint{'' if count == 1 else 's'} found.", good=True)
+        return [*listed(current), sentence(f"{count} checkpoint{'' if count == 1 else 's'} found.", good=True)]
 
     def choose(name: str | None, before: Mapping[str, Any], *values: Any) -> list[Any]:
         entry = next((one for one in engine.checkpoints() if one.name == name), None)
@@ -135,10 +143,10 @@ def _wire(page: Any, engine: Engine, context: PageContext, refresh: Any, note: A
 
     def choose_card(event: gr.EventData, before: Mapping[str, Any], *values: Any) -> list[Any]:
         name = engine.library.find(str(event.name)).name
-        return [gr.Dropdown(choices=_choices(engine), value=name), *choose(name, before, *values)]
+        return [gr.Dropdown(choices=lists.checkpoints(engine), value=name), *choose(name, before, *values)]
 
-    page.load(listed, checkpoint, [checkpoint, note], **EVENT)
-    refresh.click(look_again, checkpoint, [checkpoint, note, context.notice], **EVENT)
+    page.load(listed, checkpoint, [checkpoint, note, *followed], **EVENT)
+    refresh.click(look_again, checkpoint, [checkpoint, note, *followed, context.notice], **EVENT)
     connect(checkpoint.input, choose, [checkpoint, recommended, *fields], [note, recommended, *fields], context.notice)
     for cards in context.cards:
         outputs = [checkpoint, note, recommended, *fields]
@@ -147,10 +155,6 @@ def _wire(page: Any, engine: Engine, context: PageContext, refresh: Any, note: A
 
 def _broken(tab: str, error: Exception) -> WebUIError:
     return ExtensionError(f'The tab "{tab}" could not be built ({type(error).__name__}: {error}); it is left empty.')
-
-
-def _choices(engine: Engine) -> list[tuple[str, str]]:
-    return [(entry.title, entry.name) for entry in engine.checkpoints()]
 
 
 def _default_entry(engine: Engine) -> Any:
@@ -165,6 +169,12 @@ def _note(engine: Engine, entry: Any) -> str:
     if entry is None:
         return texts.no_model(str(folder))
     return texts.model_note(note=entry.note, examples=entry.examples, folder=str(folder))
+
+
+def _hints() -> str:
+    """The tooltips as a JavaScript object: the end of an element id -> a sentence."""
+    hints = {field.element or name: field.hint for name, field in TABLE.items() if field.hint}
+    return json.dumps(hints | {name: hint for name, (_, _, _, hint) in SWITCHES.items()})
 
 
 def _footer() -> str:

@@ -12,27 +12,40 @@ from webui.prompt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from webui.engine.engine import Engine
+    from webui.ui.styles import StylesEditor
 
 
 @dataclass(kw_only=True)
 class PageContext:
     """Handed to every tab's ``build``; lives only while the page is built.
 
-    ``checkpoint`` is the dropdown at the top, ``tabs`` the ``gr.Tabs`` around everything, ``notice`` the widget that
-    shows sentences (see ``notices.connect``).  ``targets`` holds, by name ("txt2img", "img2img", "inpaint", "extras",
-    "pnginfo"), where a picture can be sent.  ``initial`` are the field values of a fresh page.  ``cards`` are the
-    widgets with whose event ``chosen`` a checkpoint is chosen.
+    ``top`` holds the fields at the top of the page by name (``checkpoint`` among them), ``tabs`` the ``gr.Tabs`` around
+    everything, ``notice`` the widget that shows sentences (see ``notices.connect``).  ``targets`` holds, by name
+    ("txt2img", "img2img", "inpaint", "extras", "pnginfo"), where a picture can be sent, ``forms`` the components of the
+    fields of each tab by name.  ``initial`` are the field values of a fresh page.  ``cards`` are
+    the widgets with whose event ``chosen`` a checkpoint is chosen.
     """
 
     engine: Engine
-    checkpoint: Any
+    top: Mapping[str, Any]
     tabs: Any
     notice: Any
+    styles_editor: StylesEditor
     initial: Mapping[str, Any]
     targets: dict[str, Target] = field(default_factory=dict)
     forms: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     cards: list[Any] = field(default_factory=list)
+    folder_lists: list[tuple[str, Any]] = field(default_factory=list)
     _later: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def checkpoint(self) -> Any:
+        """The list of checkpoints at the top."""
+        return self.top["checkpoint"]
+
+    def follow_lists(self, dropdowns: Mapping[str, Any]) -> None:
+        """Let lists, by field, be filled again when the page is opened or Refresh is pressed."""
+        self.folder_lists += dropdowns.items()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""The form of txt2img and img2img: prompts, settings, live progress and gallery, and what their events do.
+"""The form of txt2img and img2img: prompts, settings and results, and what their events do.
 
 Generate only builds the request and hands it to the engine; the live widget follows the job by itself.
 """
@@ -7,55 +7,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
+from webui.diffusion.schedules import resolve_schedule
 from webui.engine.extra_files import count_tokens
-from webui.engine.extras import is_extras
-from webui.engine.jobs import GENERATING, Job, Output
-from webui.errors import NotFoundError, WebUIError
-from webui.metadata import infotext
-from webui.metadata.files import read_picture_texts
-from webui.metadata.recipe import Recipe
-from webui.request import InpaintArea, MaskedContent, MaskMode, ResizeMode
-from webui.ui import texts
+from webui.errors import NotFoundError, RequestError, WebUIError
+from webui.images.pixels import picture_size
+from webui.request import GenerationRequest
+from webui.samplers import Sampler
+from webui.ui import lists, sections, texts
 from webui.ui.cards import add_cards
 from webui.ui.context import PageContext, Target
-from webui.ui.form import FIELDS, START_FIELDS, request_from_values, stated_values, values_from_request
+from webui.ui.fields import TOP, fields_of
+from webui.ui.form import START_FIELDS, request_from_values
+from webui.ui.inputs import Inputs, field_update, panel_update
 from webui.ui.notices import connect, sentence
+from webui.ui.relevance import relevant
+from webui.ui.restoring import Found, fitting, from_picture, from_request, from_text
+from webui.ui.results import SHOWN, Results
+from webui.ui.sections import tool
 from webui.ui.widgets.canvas import PictureCanvas
-from webui.ui.widgets.live import Live
 
-if TYPE_CHECKING:
-    from webui.engine.engine import Engine
-
-SLIDERS: Mapping[str, tuple[float, float, float, str]] = {
-    "steps": (1, 150, 1, "Sampling steps"),
-    "cfg_scale": (1, 30, 0.5, "CFG Scale"),
-    "width": (64, 2048, 8, "Width"),
-    "height": (64, 2048, 8, "Height"),
-    "batch_count": (1, 100, 1, "Batch count"),
-    "batch_size": (1, 8, 1, "Batch size"),
-    "clip_skip": (1, 12, 1, "Clip skip"),
-    "denoising_strength": (0, 1, 0.01, "Denoising strength"),
-    "mask_blur": (0, 64, 1, "Mask blur"),
-    "padding": (0, 256, 4, "Only masked padding, pixels"),
-}
-"""Lowest, highest, step and label.  A value read from a picture may lie outside: the slider then grows to hold it."""
-AUTOMATIC = "Automatic"
-"""The schedule type that each sampler answers itself."""
-ELEMENT_IDS = {
-    "negative_prompt": "neg_prompt",
-    "sampler": "sampling",
-    "schedule": "scheduler",
-    "masked_content": "inpainting_fill",
-    "inpaint_area": "inpaint_full_res",
-    "padding": "inpaint_full_res_padding",
-    "mask_mode": "mask_mode",
-}
-"""Where an element id of AUTOMATIC1111 differs from our field's name."""
+_RESULTING = ("enable_hr", "width", "height", "hr_upscaler", "hr_scale", "hr_width", "hr_height")
+"""The fields that the size after a hires fix hangs on."""
 
 
 class GenerationTab:
@@ -66,8 +45,10 @@ class GenerationTab:
         self.engine = context.engine
         self.name = name
         self.has_start = name == "img2img"
-        self.names = (*FIELDS, *START_FIELDS) if self.has_start else FIELDS
-        self.fields: dict[str, Any] = {}
+        choices = {field: entries(self.engine) for field, entries in lists.LISTS.items()}
+        self.inputs = Inputs(name, context.initial, choices)
+        self.fields = self.inputs.made
+        self.names = (*TOP, *fields_of(name))
 
     def build(self) -> None:
         """Create the components and their events inside the open tab."""
@@ -81,8 +62,13 @@ class GenerationTab:
                     self._build_start()
                 self._build_settings()
             with gr.Column(elem_id=self._id("results"), elem_classes=["results"], min_width=340):
-                self._build_results()
+                empty = (
+                    "Choose a picture and describe what it should become." if self.has_start else "Describe a picture."
+                )
+                self.results = Results(self.engine, self.name, empty)
+        self.fields |= self.context.top
         self.context.forms[self.name] = self.fields
+        self.context.follow_lists({name: self.fields[name] for name in lists.FOLDER_LISTS if name in self.fields})
         self._wire()
 
     # --- components -------------------------------------------------------------------------------------------
@@ -95,20 +81,12 @@ class GenerationTab:
                     "prompt",
                     "Prompt",
                     3,
-                    "What the picture shows. Ctrl+Enter generates; drop a picture here to restore.",
+                    "what the picture shows. Ctrl+Enter generates; drop a picture here to restore.",
                 ),
-                ("negative_prompt", "Negative prompt", 2, "What it should not show."),
+                ("negative_prompt", "Negative prompt", 2, "what it should not show."),
             ):
                 with gr.Group(elem_classes=["prompt-box"]):
-                    self.fields[field] = gr.Textbox(
-                        label=label,
-                        show_label=False,
-                        placeholder=f"{label}: {hint[0].lower()}{hint[1:]}",
-                        lines=lines,
-                        max_lines=12,
-                        interactive=True,
-                        elem_id=self._id(ELEMENT_IDS.get(field, field)),
-                    )
+                    self.inputs.text(field, show_label=False, placeholder=f"{label}: {hint}", lines=lines, max_lines=12)
                     suffix = "token_counter" if field == "prompt" else "negative_token_counter"
                     self.counters[field] = gr.HTML(
                         texts.token_counter(0, 75), elem_id=self._id(suffix), elem_classes=["token-counter"]
@@ -123,6 +101,16 @@ class GenerationTab:
             with gr.Row(elem_classes=["tools"]):
                 self.paste = self._tool("Read generation parameters from the prompt or the last picture", "paste")
                 self.clear = self._tool("Clear the prompts", "clear_prompt", icon="trash")
+                self._tool("Earlier prompts", "prompt_history", icon="history")
+                self.apply_styles = self._tool("Write the chosen styles into the prompts", "style_apply", icon="apply")
+                self.edit_styles = self._tool("Edit styles", "styles_edit_button", icon="edit")
+            self.inputs.dropdown(
+                "styles",
+                multiselect=True,
+                show_label=False,
+                container=False,
+                elem_classes=["styles"],
+            )
             self.dropped = gr.File(
                 elem_id=self._id("prompt_image"), visible="hidden", interactive=True, file_types=["image"]
             )
@@ -132,171 +120,147 @@ class GenerationTab:
         with gr.Tabs(elem_id="mode_img2img", selected="img2img") as self.modes:
             with gr.Tab("img2img", id="img2img", elem_id="img2img_img2img_tab") as plain:
                 self.image = PictureCanvas(paint=False, label="Start image", elem_id="img2img_image")
+                self.to_inpaint = gr.Button("Copy image to inpaint", size="sm", elem_id="img2img_copy_to_inpaint")
             with gr.Tab("Inpaint", id="inpaint", elem_id="img2img_inpaint_tab") as inpaint:
                 self.painted = PictureCanvas(paint=True, label="Picture to inpaint", elem_id="img2maskimg")
-                self._slider("mask_blur")
-                with gr.Row():
-                    self._choice("mask_mode", "Mask mode", [mode.value for mode in MaskMode])
-                    self._choice("inpaint_area", "Inpaint area", [area.value for area in InpaintArea])
-                self._choice("masked_content", "Masked content", [content.value for content in MaskedContent])
-                self._slider("padding")
+                self.to_plain = gr.Button("Copy image to img2img", size="sm", elem_id="inpaint_copy_to_img2img")
+                sections.inpaint(self.inputs)
         plain.select(None, None, self.mode, js="() => 'img2img'", api_visibility="private")
         inpaint.select(None, None, self.mode, js="() => 'inpaint'", api_visibility="private")
-        self._choice("resize_mode", "Resize mode", [mode.value for mode in ResizeMode])
+        self.inputs.radio("resize_mode")
 
     def _build_settings(self) -> None:
         with gr.Row(elem_id=self._id("sampler_row")):
-            self._dropdown("sampler", "Sampling method", [sampler.name for sampler in self.engine.samplers()])
-            self._dropdown("schedule", "Schedule type", self._schedules())
-        self._slider("steps")
+            self.inputs.dropdown("sampler")
+            self.inputs.dropdown("schedule")
+        self.inputs.slider("steps")
+        with gr.Column(elem_id=self._id("accordions"), elem_classes=["accordions"]):
+            if not self.has_start:
+                sections.hires(self.inputs)
+            sections.refiner(self.inputs)
+        sections.checkboxes(self.inputs)
         with gr.Row(elem_classes=["dimensions"], elem_id=self._id("dimensions")):
             with gr.Column(min_width=180, scale=4):
-                self._slider("width")
-                self._slider("height")
+                self._build_size()
             with gr.Column(min_width=40, scale=0, elem_classes=["between"]):
                 self.swap = self._tool("Swap width and height", "res_switch_btn", icon="swap")
                 if self.has_start:
                     self.measure = self._tool("Take the size of the start image", "detect_image_size_btn", icon="ruler")
             with gr.Column(min_width=150, scale=3):
-                self._slider("batch_count")
-                self._slider("batch_size")
-        self._slider("cfg_scale")
+                self.inputs.slider("batch_count")
+                self.inputs.slider("batch_size")
+        self.inputs.slider("cfg_scale")
         if self.has_start:
-            self._slider("denoising_strength")
+            self.inputs.slider("denoising_strength")
         with gr.Row(elem_classes=["seed-row"], elem_id=self._id("seed_row")):
-            self.fields["seed"] = gr.Number(
-                label="Seed",
-                value=self._initial("seed"),
-                precision=0,
-                interactive=True,
-                elem_id=self._id("seed"),
-                min_width=120,
-            )
+            self.inputs.number("seed")
             self.dice = self._tool("Random seed", "random_seed", icon="dice")
             self.recycle = self._tool("Reuse the seed of the selected picture", "reuse_seed", icon="recycle")
-        with gr.Accordion("Advanced", open=False, elem_id=self._id("advanced")), gr.Row():
-            self._slider("clip_skip")
-            self.fields["eta"] = gr.Number(
-                label="Eta",
-                value=None,
-                placeholder="the sampler's own",
-                minimum=0,
-                maximum=1,
-                step=0.05,
-                interactive=True,
-                elem_id=self._id("eta"),
-            )
+            self.inputs.switch("subseed_show", "subseed_show", min_width=80, scale=0)
+        self.subdice, self.subrecycle = sections.seed_extras(self.inputs)
+        if self.has_start:
+            sections.picture_options(self.inputs)
+        sections.sampler_parameters(self.inputs)
+        sections.more_options(self.inputs)
 
-    def _build_results(self) -> None:
-        empty = "Choose a picture and describe what it should become." if self.has_start else "Describe a picture."
-        self.live = Live(
-            tab=self.name,
-            elem_id=self._id("live"),
-            empty=f'<div class="empty-art"></div><p>{empty}</p><p class="muted">It appears here as it takes shape.</p>',
-        )
-        self.gallery = gr.Gallery(
-            label="Output",
-            show_label=False,
-            elem_id=self._id("gallery"),
-            columns=4,
-            height="auto",
-            object_fit="contain",
-            preview=False,
-            interactive=False,
-            buttons=["download", "download_all", "fullscreen"],
-        )
-        with gr.Row(elem_id=f"image_buttons_{self.name}", elem_classes=["image-buttons"]):
-            self.sends = {
-                target: gr.Button(
-                    f"Send to {label}",
-                    size="sm",
-                    elem_id=self._id(f"send_to_{target}"),
-                    elem_classes=[f"icon-{target}"],
+    def _build_size(self) -> None:
+        if not self.has_start:
+            self.inputs.slider("width")
+            self.inputs.slider("height")
+            return
+        self.resize_by = gr.Textbox("to", visible=False)
+        with gr.Tabs(elem_id="img2img_tabs_resize", selected="to", elem_classes=["small-tabs"]):
+            with gr.Tab("Resize to", id="to", elem_id="img2img_tab_resize_to") as to:
+                self.inputs.slider("width")
+                self.inputs.slider("height")
+            with gr.Tab("Resize by", id="by", elem_id="img2img_tab_resize_by") as by:
+                self.scale = gr.Slider(
+                    0.05, 4, value=1, step=0.05, label="Scale", interactive=True, elem_id="img2img_scale", buttons=[]
                 )
-                for target, label in (
-                    ("img2img", "img2img"),
-                    ("inpaint", "inpaint"),
-                    ("extras", "Extras"),
-                    ("pnginfo", "PNG Info"),
-                )
-            }
-        self.info = gr.HTML(elem_id=f"html_info_{self.name}", elem_classes=["picture-info"])
-        # The ids of the pictures in the gallery, in its order.
-        self.outputs = gr.JSON([], visible=False, elem_id=f"generation_info_{self.name}")
-        self.selected = gr.Number(0, visible=False, precision=0)
-
-    # --- small makers -----------------------------------------------------------------------------------------
+                self.scaled = gr.HTML(elem_id="img2img_scale_resolution_preview")
+        to.select(None, None, self.resize_by, js="() => 'to'", api_visibility="private")
+        by.select(None, None, self.resize_by, js="() => 'by'", api_visibility="private")
 
     def _id(self, suffix: str) -> str:
         return f"{self.name}_{suffix}"
 
-    def _initial(self, field: str) -> Any:
-        return self.context.initial[field]
-
     def _tool(self, label: str, suffix: str, icon: str | None = None) -> Any:
-        classes = ["tool", f"icon-{icon or suffix}"]
-        return gr.Button(label, size="sm", elem_id=self._id(suffix), elem_classes=classes, min_width=40, scale=0)
-
-    def _slider(self, field: str) -> None:
-        low, high, step, label = SLIDERS[field]
-        self.fields[field] = gr.Slider(
-            low,
-            high,
-            value=self._initial(field),
-            step=step,
-            label=label,
-            interactive=True,
-            elem_id=self._id(ELEMENT_IDS.get(field, field)),
-            buttons=[],
-        )
-
-    def _dropdown(self, field: str, label: str, choices: Sequence[str]) -> None:
-        self.fields[field] = gr.Dropdown(
-            list(choices),
-            value=self._initial(field),
-            label=label,
-            interactive=True,
-            elem_id=self._id(ELEMENT_IDS.get(field, field)),
-            min_width=140,
-        )
-
-    def _choice(self, field: str, label: str, choices: Sequence[str]) -> None:
-        self.fields[field] = gr.Radio(
-            list(choices),
-            value=self._initial(field),
-            label=label,
-            interactive=True,
-            elem_id=self._id(ELEMENT_IDS.get(field, field)),
-        )
+        return tool(self.name, label, suffix, icon)
 
     # --- events -----------------------------------------------------------------------------------------------
 
     def _wire(self) -> None:
-        everything = [self.context.checkpoint, *(self.fields[name] for name in self.names)]
-        if self.has_start:
-            self._on(
-                self.generate.click,
-                self._generate_from_picture,
-                [self.mode, self.image, self.painted, *everything],
-                [self.live],
-                js="async (mode, image, painted, ...rest) => [mode, await window.webui.canvas('img2img_image', image),"
-                " await window.webui.canvas('img2maskimg', painted), ...rest]",
-            )
-        else:
-            self._on(self.generate.click, self._generate, everything, [self.live])
-        shown = [self.live, self.gallery, self.outputs, self.selected, self.info]
-        restored = self._target_outputs()
-        self._on(self.live.finished, self._show_finished, None, shown)
-        self._on(self.live.attached, self._attach, None, [*shown, *restored])
-        self._on(self.gallery.select, self._select, self.outputs, [self.selected, self.info])
-        self._on(self.paste.click, self._paste, self.fields["prompt"], restored)
+        fields, results = self.fields, self.results
+        self._wire_generate()
+        restored = self._restorable()
+        picked = [results.outputs, results.selected]
+        self._on(results.live.finished, results.finished, None, results.filled)
+        self._on(results.live.attached, self._attach, None, [*results.filled, *restored])
+        self._on(results.gallery.select, results.select, results.outputs, [results.selected, results.info])
+        self._on(self.paste.click, self._paste, fields["prompt"], restored)
         self._on(self.dropped.upload, self._read_dropped, self.dropped, [self.dropped, *restored])
-        self._on(self.recycle.click, self._selected_seed, [self.outputs, self.selected], [self.fields["seed"]])
-        for name, counter in self.counters.items():
-            self._on(self.fields[name].change, self._count, self.fields[name], [counter], trigger_mode="always_last")
+        self._on(self.recycle.click, results.seed, picked, [fields["seed"]])
+        self._on(self.subrecycle.click, results.variation_seed, picked, [fields["variation_seed"]])
+        self._wire_prompts()
+        self._wire_switches()
         self._wire_in_browser()
         self._offer_as_target()
-        self.context.when_built(self._wire_sending)
+        self.context.when_built(self._wire_others)
+
+    def _wire_generate(self) -> None:
+        everything = [self.fields[name] for name in self.names]
+        if not self.has_start:
+            self._on(self.generate.click, self._generate, everything, [self.results.live])
+            picked = [self.results.outputs, self.results.selected]
+            self._on(self.results.upscale.click, self._upscale, [*picked, *everything], [self.results.live])
+            return
+        self._on(
+            self.generate.click,
+            self._generate_from_picture,
+            [self.mode, self.image, self.painted, self.resize_by, self.scale, *everything],
+            [self.results.live],
+            js="async (mode, image, painted, ...rest) => [mode, await window.webui.canvas('img2img_image', image),"
+            " await window.webui.canvas('img2maskimg', painted), ...rest]",
+        )
+        places = [self.mode, self.modes, self.image, self.painted]
+        for button, picture, mode in (
+            (self.to_inpaint, self.image, "inpaint"),
+            (self.to_plain, self.painted, "img2img"),
+        ):
+            self._on(button.click, self._copier(mode), picture, places)
+
+    def _wire_prompts(self) -> None:
+        fields = self.fields
+        prompts = [fields["prompt"], fields["negative_prompt"]]
+        counted = [*prompts, fields["styles"]]
+        counters = [self.counters["prompt"], self.counters["negative_prompt"]]
+        for field in ("prompt", "negative_prompt", "styles"):
+            self._on(fields[field].change, self._count, counted, counters, trigger_mode="always_last")
+        self._on(self.apply_styles.click, self._apply_styles, counted, [*prompts, fields["styles"]])
+
+    def _wire_switches(self) -> None:
+        """What a switch opens, which fields mean something, and what size comes out."""
+        fields = self.fields
+        for name, panel in self.inputs.panels.items():
+            self._on(fields[name].input, _opener(panel), fields[name], [panel])
+            if isinstance(panel, gr.Accordion):
+                panel.expand(None, None, fields[name], js="() => true", api_visibility="private")
+                panel.collapse(None, None, fields[name], js="() => false", api_visibility="private")
+        asked = [fields[name] for name in ("sampler", "schedule", "hr_sampler", "hr_schedule") if name in fields]
+        relevance = self._relevant(self.context.initial["sampler"], self.context.initial["schedule"])
+        hidden = [fields[name] for name in relevance]
+        for name, shown in relevance.items():
+            fields[name].visible = shown
+        for component in asked:
+            self._on(component.change, self._hide, asked, hidden, trigger_mode="always_last")
+        if not self.has_start:
+            sized = [fields[name] for name in _RESULTING]
+            for component in sized:
+                self._on(component.change, self._resulting_size, sized, [self.inputs.note], trigger_mode="always_last")
+            return
+        sized = [self.mode, self.image, self.painted, self.scale]
+        for trigger in (self.scale.change, self.image.change, self.painted.change, self.resize_by.change):
+            self._on(trigger, self._scaled_size, sized, [self.scaled], trigger_mode="always_last")
 
     def _wire_in_browser(self) -> None:
         """What needs no server."""
@@ -306,6 +270,7 @@ class GenerationTab:
         self.clear.click(None, None, prompts, js="() => ['', '']", api_visibility="private")
         self.swap.click(None, size, size, js="(width, height) => [height, width]", api_visibility="private")
         self.dice.click(None, None, fields["seed"], js="() => -1", api_visibility="private")
+        self.subdice.click(None, None, fields["variation_seed"], js="() => -1", api_visibility="private")
         if self.has_start:
             self.measure.click(
                 None,
@@ -319,30 +284,38 @@ class GenerationTab:
 
     def _offer_as_target(self) -> None:
         for mode in ("img2img", "inpaint") if self.has_start else ("txt2img",):
-            self.context.targets[mode] = Target(outputs=tuple(self._target_outputs()), receive=self._receiver(mode))
+            self.context.targets[mode] = Target(outputs=tuple(self._restorable()), receive=self._receiver(mode))
 
-    def _wire_sending(self) -> None:
-        for name, button in self.sends.items():
-            target = self.context.targets[name]
-            outputs = [*target.outputs, self.context.tabs]
-            self._on(button.click, self._sender(name, target), [self.outputs, self.selected], outputs)
+    def _wire_others(self) -> None:
+        for name, button in self.results.sends.items():
+            if (target := self.context.targets.get(name)) is not None:
+                outputs = [*target.outputs, self.context.tabs]
+                picked = [self.results.outputs, self.results.selected]
+                self._on(button.click, self._sender(name, target), picked, outputs)
+        editor, fields = self.context.styles_editor, self.fields
+        editor.watch(fields["styles"])
+        editor.open_from(self.edit_styles, fields["styles"], fields["prompt"], fields["negative_prompt"])
 
     def _on(self, trigger: Any, event: Callable[..., Any], inputs: Any, outputs: Sequence[Any], **how: Any) -> None:
         connect(trigger, event, inputs, outputs, self.context.notice, **how)
 
-    def _target_outputs(self) -> list[Any]:
+    def _restorable(self) -> list[Any]:
+        """Every component that a text or picture may fill."""
         places = [self.mode, self.modes, self.image, self.painted] if self.has_start else []
-        return [*places, self.context.checkpoint, *(self.fields[name] for name in self.names)]
+        return [*places, *(self.fields[name] for name in self.names), *self.inputs.panels.values()]
 
     # --- what the events do -----------------------------------------------------------------------------------
 
-    def _generate(self, checkpoint: str | None, *values: Any) -> dict[str, Any]:
-        return self._submit({"checkpoint": checkpoint, **dict(zip(self.names, values, strict=True))})
+    def _generate(self, *values: Any) -> dict[str, Any]:
+        return self._submit(self._asked(values))
+
+    def _asked(self, values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(self.names, values, strict=True))
 
     def _generate_from_picture(
-        self, mode: str, image: Any, painted: Any, checkpoint: str | None, *values: Any
+        self, mode: str, image: Any, painted: Any, resize_by: str, scale: float, *values: Any
     ) -> dict[str, Any]:
-        fields = {"checkpoint": checkpoint, **dict(zip(self.names, values, strict=True))}
+        fields = self._asked(values)
         start = painted if mode == "inpaint" else image
         if not isinstance(start, dict) or not start.get("image"):
             return _refusal("There is no start image; choose one first, or drop it on the box.")
@@ -351,93 +324,114 @@ class GenerationTab:
             fields["mask"] = start.get("mask")
             if not fields["mask"]:
                 return _refusal("Nothing is masked; paint over the part of the picture that should change.")
+        if resize_by == "by":
+            try:
+                _, (fields["width"], fields["height"]) = self._sizes(start["image"], scale)
+            except WebUIError as error:
+                return _refusal(str(error))
         return self._submit(fields)
 
     def _submit(self, values: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            job = self.engine.submit(request_from_values(values))
+            return self._queue(request_from_values(values))
         except WebUIError as error:
             return _refusal(str(error))
-        return {"job": job.id, "at": time.time()}
 
-    def _count(self, prompt: str | None) -> str:
-        used, fit = count_tokens(prompt or "", self.engine.library, self.context.tokenizer)
-        return texts.token_counter(used, fit)
+    def _queue(self, request: GenerationRequest) -> dict[str, Any]:
+        return {"job": self.engine.submit(request).id, "at": time.time()}
 
-    def _show_finished(self, event: gr.EventData) -> list[Any]:
-        return self._shown(self.engine.job(str(event.job)))
+    def _upscale(self, ids: Sequence[str], index: float, *values: Any) -> dict[str, Any]:
+        """The selected picture made again with the hires fix of the form, whether that is switched on or not."""
+        try:
+            request = self.results.request(ids, index)
+            if request.start is not None:
+                raise RequestError("This picture was made from another one; hires fix belongs to txt2img.")
+            wanted = request_from_values({**self._asked(values), "enable_hr": True}).second_pass
+            return self._queue(replace(request, second_pass=wanted))
+        except WebUIError as error:
+            return _refusal(str(error))
+
+    def _count(self, prompt: str | None, negative: str | None, styles: Sequence[str] | None) -> list[str]:
+        """The counters' texts; what the chosen styles add is counted."""
+        said = (prompt or "", negative or "")
+        with suppress(WebUIError):  # Generate says what is wrong with a style
+            said = self.engine.styles().apply(styles or (), *said)
+        tokenizer, library = self.context.tokenizer, self.engine.library
+        return [texts.token_counter(*count_tokens(text, library, tokenizer)) for text in said]
+
+    def _apply_styles(self, prompt: str | None, negative: str | None, styles: Sequence[str] | None) -> list[Any]:
+        if not styles:
+            raise NotFoundError("No style is chosen; choose one in the list first.")
+        return [*self.engine.styles().apply(styles, prompt or "", negative or ""), []]
+
+    def _relevant(self, sampler: str, schedule: str, hr_sampler: str = "", hr_schedule: str = "") -> dict[str, bool]:
+        """Field -> whether it means something; the names of the hires pass count where they are its own."""
+        samplers = {one.name: one for one in self.engine.samplers()}
+        schedules = self.engine.schedules()
+        known = {"Automatic", *(one.name for one in schedules)}
+        chosen: list[Sampler] = [samplers[name] for name in (sampler, hr_sampler) if name in samplers]
+        named = [name for name in (schedule, hr_schedule) if name in known]
+        return relevant(chosen, [resolve_schedule(one, name, schedules) for one in chosen for name in named])
+
+    def _hide(self, *names: str | None) -> list[Any]:
+        return [gr.update(visible=shown) for shown in self._relevant(*(name or "" for name in names)).values()]
+
+    def _resulting_size(self, *values: Any) -> str:
+        """What comes out of a hires fix, in words; "" when it is off or its numbers are not whole yet."""
+        asked = dict(zip(_RESULTING, values, strict=True))
+        if not asked["enable_hr"]:
+            return ""
+        try:
+            request = request_from_values(asked)
+        except WebUIError as error:
+            return texts.header_note(str(error))
+        second = request.second_pass
+        return texts.resulting_size(request.size, second.size(request.size)) if second else ""
+
+    def _scaled_size(self, mode: str, image: Any, painted: Any, scale: float) -> str:
+        start = painted if mode == "inpaint" else image
+        if not isinstance(start, dict) or not start.get("image"):
+            return '<p class="muted">There is no start image yet.</p>'
+        return texts.scaled_size(*self._sizes(start["image"], scale))
+
+    def _sizes(self, digest: str, scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
+        """A stored picture's size, and that times ``scale`` in multiples of 8 from 64 on."""
+        width, height = picture_size(self.engine.input_path(digest).read_bytes())
+        wide, high = (max(64, int(side * scale) // 8 * 8) for side in (width, height))
+        return (width, height), (wide, high)
 
     def _attach(self, event: gr.EventData) -> list[Any]:
         try:
             job = self.engine.job(str(event.job))
         except NotFoundError:
-            return [gr.skip()] * (5 + len(self._target_outputs()))
-        latest = next((one for one in [job, *self.engine.jobs()] if one.state.is_over and self._is_mine(one)), None)
-        shown = self._shown(latest) if latest is not None else [gr.skip()] * 5
-        values = {**values_from_request(job.request), "seed": gr.skip()}
-        return [gr.skip(), *shown[1:], *self._places(values), *self._updates(values)]
-
-    def _is_mine(self, job: Job) -> bool:
-        """Whether the job made pictures, and is one that this tab could have started."""
-        return job.kind == GENERATING and bool(job.outputs) and bool(job.request.get("start")) == self.has_start
-
-    def _shown(self, job: Job) -> list[Any]:
-        """Updates that put the job's pictures into the gallery; files that were deleted meanwhile keep out."""
-        there = [(path, output) for output in job.outputs if (path := self._file(output)) is not None]
-        if not there:
-            return [{"shown": job.id}, gr.skip(), gr.skip(), gr.skip(), gr.skip()]
-        alone = len(there) == 1
-        gallery = gr.Gallery(
-            value=[str(path) for path, _ in there],
-            selected_index=0 if alone else None,
-            preview=alone,
-            columns=min(3, len(there)),
-        )
-        ids = [output.id for _, output in there]
-        return [{"shown": job.id}, gallery, ids, 0, texts.infotext(there[0][1].infotext)]
-
-    def _file(self, output: Output) -> Path | None:
-        try:
-            return self.engine.output_path(output.id)
-        except NotFoundError:
-            return None
-
-    def _select(self, ids: Sequence[str], event: gr.SelectData) -> tuple[int, str]:
-        index = int(event.index)
-        return index, texts.infotext(self._output(ids, index).infotext)
-
-    def _selected_seed(self, ids: Sequence[str], index: float | None) -> int:
-        if not ids and (last := self._last_output()) is not None:
-            return last.seed
-        return self._output(ids, index).seed
-
-    def _output(self, ids: Sequence[str], index: float | None) -> Output:
-        if not ids:
-            raise NotFoundError("There is no picture yet; generate one first.")
-        place = int(index or 0)
-        if not 0 <= place < len(ids):
-            raise NotFoundError("This picture is no longer known; generate it again.")
-        return self.engine.output(str(ids[place]))
-
-    def _last_output(self) -> Output | None:
-        return next((job.outputs[-1] for job in self.engine.jobs() if job.kind == GENERATING and job.outputs), None)
+            return [gr.skip()] * (SHOWN + len(self._restorable()))
+        latest = self.results.latest(job)
+        shown = self.results.shown(latest) if latest is not None else [gr.skip()] * SHOWN
+        request = GenerationRequest.from_dict(job.request)
+        found = from_request(self.engine, request, self.name)
+        batch = {"seed": gr.skip(), "batch_count": request.batch_count, "batch_size": request.batch_size}
+        return [gr.skip(), *shown[1:], *self._restored(replace(found, values={**found.values, **batch}, homeless=()))]
 
     def _paste(self, prompt: str | None) -> list[Any]:
         if (prompt or "").strip():
-            text = prompt or ""
-            return self._restored(stated_values(self.engine.read_parameters(text), infotext.parse(text).fields))
-        last = self._last_output()
+            return self._restored(from_text(self.engine, prompt or "", self.name))
+        last = self.results.last()
         if last is None:
             raise NotFoundError("There is no picture yet, and the prompt is empty: there is nothing to read.")
-        return self._restored(read_values(self.engine, self.engine.output_path(last.id).read_bytes()))
+        return self._restored(self._read(self.engine.output_path(last.id).read_bytes()))
+
+    def _read(self, data: bytes) -> Found:
+        return from_picture(self.engine, data, self.name)
 
     def _read_dropped(self, path: str) -> list[Any]:
-        return [None, *self._restored(read_values(self.engine, Path(path).read_bytes()))]
+        return [None, *self._restored(self._read(Path(path).read_bytes()))]
 
-    def _restored(self, values: Mapping[str, Any]) -> list[Any]:
-        """Updates for the start image, the checkpoint and every field, and a notice about what is not here."""
-        missing = self._missing(values)
-        return [*self._places(values), *self._updates(values), *([sentence(missing)] if missing else [])]
+    def _restored(self, found: Found) -> list[Any]:
+        """Updates for the start image and every field, and a notice about what is not here."""
+        values, words = fitting(self.engine, found, self.name)
+        pictures = self._lost_pictures(found.values)
+        words = " ".join(filter(None, (words, pictures)))
+        return [*self._places(found.values), *self._updates(values), *([sentence(words)] if words else [])]
 
     def _places(self, values: Mapping[str, Any]) -> list[Any]:
         """Updates that bring back the start image and mask that ``values`` name, as far as they are still stored."""
@@ -452,61 +446,42 @@ class GenerationTab:
             return ["inpaint", gr.Tabs(selected="inpaint"), gr.skip(), picture]
         return ["img2img", gr.Tabs(selected="img2img"), picture, gr.skip()]
 
+    def _lost_pictures(self, values: Mapping[str, Any]) -> str:
+        if not self.has_start:
+            return ""
+        pictures = {"image": "the start image", "mask": "the mask"}
+        lost = [word for name, word in pictures.items() if values.get(name) and not self._stored(values[name])]
+        return f"No longer here: {', '.join(lost)}." if lost else ""
+
     def _stored(self, digest: str) -> bool:
         try:
             return bool(self.engine.input_path(digest))
         except WebUIError:
             return False
 
-    def _missing(self, values: Mapping[str, Any]) -> str:
-        names = {"sampler": "sampler", "schedule": "schedule type", "checkpoint": "checkpoint"}
-        found = [
-            f'the {word} "{values[field]}"'
-            for field, word in names.items()
-            if values.get(field) and self._known(field, values[field]) is None
-        ]
-        if self.has_start:
-            pictures = {"image": "the start image", "mask": "the mask"}
-            found += [word for field, word in pictures.items() if values.get(field) and not self._stored(values[field])]
-        return f"Not here, and left as it was: {', '.join(found)}." if found else ""
-
-    def _known(self, field: str, name: str) -> str | None:
-        """The name as this program has it, by name, alias or hash; None when it is not here."""
-        if field == "checkpoint":
-            try:
-                found: str = self.engine.library.find(name).name
-            except WebUIError:
-                return None
-            return found
-        if field == "schedule" and name == AUTOMATIC:
-            return name
-        records = self.engine.samplers() if field == "sampler" else self.engine.schedules()
-        wanted = name.casefold()
-        return next(
-            (one.name for one in records if wanted in {alias.casefold() for alias in (one.name, *one.aliases)}), None
-        )
-
-    def _schedules(self) -> list[str]:
-        return [AUTOMATIC, *(schedule.name for schedule in self.engine.schedules() if schedule.name != AUTOMATIC)]
-
     def _updates(self, values: Mapping[str, Any]) -> list[Any]:
-        """Updates for the checkpoint and every field, in the order of the tab's inputs."""
-        values = dict(values)
-        for field in ("sampler", "schedule", "checkpoint"):
-            if values.get(field) and (known := self._known(field, values[field])) is not None:
-                values[field] = known
-            else:
-                values.pop(field, None)
-        checkpoint = values.get("checkpoint", gr.skip())
-        return [checkpoint, *(field_update(name, values[name]) if name in values else gr.skip() for name in self.names)]
+        """Updates for every field in the order of the tab's inputs, then for what the switches open."""
+        shown: dict[str, bool] = {}
+        if "sampler" in values:
+            chosen = (str(values.get(name, "")) for name in ("sampler", "schedule", "hr_sampler", "hr_schedule"))
+            shown = self._relevant(*chosen)
+        fields = [
+            field_update(name, values[name], shown.get(name)) if name in values else gr.skip() for name in self.names
+        ]
+        panels = [
+            panel_update(panel, bool(values[name])) if name in values else gr.skip()
+            for name, panel in self.inputs.panels.items()
+        ]
+        return [*fields, *panels]
 
     def _receiver(self, mode: str) -> Callable[[Path], tuple[Any, ...]]:
         def receive(path: Path) -> tuple[Any, ...]:
             data = path.read_bytes()
             try:
-                values = read_values(self.engine, data)
+                found = self._read(data)
             except WebUIError:
-                values = {}  # a picture without text is still a picture to start from
+                found = Found({})  # a picture without text is still a picture to start from
+            values, _ = fitting(self.engine, found, self.name)
             if not self.has_start:
                 return tuple(self._updates(values))
             picture = {"image": self.engine.put_input(data), "name": path.name, "at": time.time()}
@@ -517,38 +492,27 @@ class GenerationTab:
 
         return receive
 
+    def _copier(self, mode: str) -> Callable[[Any], list[Any]]:
+        def copy(picture: Any) -> list[Any]:
+            if not isinstance(picture, dict) or not picture.get("image"):
+                raise NotFoundError("There is no picture to copy; choose one first.")
+            copied = {**picture, "mask": None, "at": time.time()}
+            places = [copied, gr.skip()] if mode == "img2img" else [gr.skip(), copied]
+            return [mode, gr.Tabs(selected=mode), *places]
+
+        return copy
+
     def _sender(self, name: str, target: Target) -> Callable[[str, float], list[Any]]:
         tab = "img2img" if name == "inpaint" else name
 
         def send(ids: Sequence[str], index: float) -> list[Any]:
-            path = self.engine.output_path(self._output(ids, index).id)
-            return [*target.receive(path), gr.Tabs(selected=tab)]
+            return [*target.receive(self.results.path(ids, index)), gr.Tabs(selected=tab)]
 
         return send
 
 
-def field_update(name: str, value: Any) -> Any:
-    """The update that puts ``value`` into a field; a slider grows when the value lies outside its range."""
-    if name not in SLIDERS or not isinstance(value, int | float):
-        return value
-    low, high, _, _ = SLIDERS[name]
-    if low <= value <= high:
-        return value
-    return gr.Slider(minimum=min(low, value), maximum=max(high, value), value=value)
-
-
-def read_values(engine: Engine, data: bytes) -> dict[str, Any]:
-    """The field values that a picture's file states.  Raises NotFoundError when it states none.
-
-    ``image`` and ``mask`` are there when its recipe names them; a ``parameters`` text names no pictures.
-    """
-    found = read_picture_texts(data)
-    text = found.get("parameters")
-    values = stated_values(engine.read_infotext(data), None if text is None else infotext.parse(text).fields)
-    if "recipe" in found and not is_extras(found["recipe"]):
-        recorded = values_from_request(Recipe.from_json(found["recipe"]).request.to_dict())
-        values |= {name: recorded[name] for name in ("image", "mask", *START_FIELDS) if name in recorded}
-    return values
+def _opener(panel: Any) -> Callable[[bool], Any]:
+    return lambda on: panel_update(panel, bool(on))
 
 
 def _refusal(sentence: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from webui.request import Size
+
 VERDICT_WORDS = {
     "bit-exact": "Every pixel is the same as in this file.",
     "equal within 1/255": "No value differs by more than one step of 255.",
@@ -65,6 +67,21 @@ def problems(sentences: Iterable[str]) -> str:
 def token_counter(count: int, room: int) -> str:
     """How many tokens the prompt has, of how many fit in the chunks it takes (75 each)."""
     return f'<span title="Tokens of the prompt, and how many fit in its chunks of 75">{count}/{room}</span>'
+
+
+def resulting_size(first: Size, second: Size) -> str:
+    """What a hires fix makes of the size."""
+    return header_note(f"from {first.width}x{first.height} to {second.width}x{second.height}")
+
+
+def header_note(sentence: str) -> str:
+    """A few words in the header of an accordion."""
+    return f'<span class="note" title="{escape(sentence)}">{escape(sentence)}</span>'
+
+
+def scaled_size(before: tuple[int, int], after: tuple[int, int]) -> str:
+    """What "Resize by" makes of the size."""
+    return f'<p class="muted">from {before[0]}x{before[1]} to {after[0]}x{after[1]}</p>'
 
 
 def infotext(text: str) -> str:

@@ -1,6 +1,9 @@
 // What the page does in the browser beyond Gradio: keys, drops, theme, titles.  Loaded in <head>, before Gradio starts.
 // Gradio builds tabs when they are first opened, so every listener here is delegated from the document.
 (() => {
+  const HINTS = %hints%;  // the end of an element id -> what its field is for
+  const HISTORY = "webui.prompts";
+  const KEPT_PROMPTS = 60;
   const titles = {};
   const THEME = "webui.theme";
 
@@ -101,7 +104,18 @@
     Boolean(document.fullscreenElement || target.closest?.(".gallery-container .preview")) ||
     [...document.querySelectorAll(".options, .block.fullscreen, dialog[open]")].some((node) => node.checkVisibility());
 
+  // Before Gradio hears of the click: the prompts as they are, to be found among the earlier ones.
+  document.addEventListener("click", (event) => {
+    const [, where] = event.target.closest?.("button")?.id.match(/^(txt2img|img2img)_clear_prompt$/) || [];
+    if (where) remember(where);
+  }, true);
+
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && document.querySelector(".page-menu")) {
+      event.preventDefault();
+      closeMenu();
+      return;
+    }
     const control = event.ctrlKey || event.metaKey;
     const where = tab();
     const prompt = event.target.closest?.("[id$='_prompt'] textarea");
@@ -112,6 +126,7 @@
       event.preventDefault();
       webui.live[where].skip();
     } else if (event.key === "Escape" && webui.live[where]?.running() && !closesSomething(event.target)) {
+      stopForever(where);
       webui.live[where].interrupt();
     } else if (control && prompt && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
       event.preventDefault();
@@ -122,6 +137,10 @@
   document.addEventListener("click", (event) => {
     const node = event.target.closest?.("button, [data-prompt]");
     if (!node) return;
+    const [, tabName, order] = node.id.match(/^(txt2img|img2img)_(generate|prompt_history|interrupt)$/) || [];
+    if (order === "generate") remember(tabName);
+    else if (order === "prompt_history") openHistory(tabName, node);
+    else if (order === "interrupt") stopForever(tabName);
     const [, where, action] = node.id.match(/^(\w+?)_(interrupt|skip|pause|go_on)$/) || [];
     if (action) webui.live[where]?.[action]();
     else if (node.dataset.training) webui.live.train?.[node.dataset.do](node.dataset.training);
@@ -138,11 +157,91 @@
     }
   });
 
-  // Names of icon buttons as tooltips.
+  // Names of icon buttons, and what a field is for, as tooltips.
   document.addEventListener("pointerover", (event) => {
     const tool = event.target.closest?.("button.tool");
     if (tool && !tool.title) tool.title = tool.textContent.trim();
+    const field = event.target.closest?.(".block[id], .header-switch");
+    if (!field || field.dataset.hinted) return;
+    field.dataset.hinted = "yes";
+    const hint = HINTS[field.id] || HINTS[field.id.replace(/^(txt2img|img2img)_/, "")];
+    if (hint) field.title = hint;
   });
+
+  // --- earlier prompts: what was generated or cleared, the newest first, kept in this browser ---
+  const earlier = () => { try { return JSON.parse(localStorage.getItem(HISTORY)) || []; } catch { return []; } };
+  const area = (where, name) => document.querySelector(`#${where}_${name} textarea`);
+  function remember(where) {
+    const now = { prompt: area(where, "prompt")?.value || "", negative: area(where, "neg_prompt")?.value || "" };
+    if (!now.prompt.trim() && !now.negative.trim()) return;
+    const others = earlier().filter((one) => one.prompt !== now.prompt || one.negative !== now.negative);
+    try { localStorage.setItem(HISTORY, JSON.stringify([now, ...others].slice(0, KEPT_PROMPTS))); } catch { /* storage is switched off or full */ }
+  }
+  const closeMenu = () => document.querySelector(".page-menu")?.remove();
+  function openMenu(x, y, entries) {
+    closeMenu();
+    const menu = document.createElement("div");
+    menu.className = "page-menu";
+    menu.setAttribute("role", "menu");
+    for (const { text, detail, run } of entries) {
+      const item = document.createElement("button");
+      item.type = "button";
+      item.setAttribute("role", "menuitem");
+      item.disabled = !run;
+      item.textContent = text;
+      if (detail) {
+        const small = document.createElement("small");
+        small.textContent = detail;
+        item.append(small);
+      }
+      item.onclick = () => { closeMenu(); run(); };
+      menu.append(item);
+    }
+    (document.querySelector(".gradio-container") || document.body).append(menu);
+    menu.style.left = `${Math.max(8, Math.min(x, innerWidth - menu.offsetWidth - 8))}px`;
+    menu.style.top = `${Math.max(8, Math.min(y, innerHeight - menu.offsetHeight - 8))}px`;
+    menu.querySelector("button:not(:disabled)")?.focus();
+  }
+  function openHistory(where, button) {
+    const box = button.getBoundingClientRect();
+    const entries = earlier().map(({ prompt, negative }) => ({
+      text: prompt || "(no prompt)",
+      detail: negative,
+      run() {
+        remember(where);
+        setText(area(where, "prompt"), prompt);
+        setText(area(where, "neg_prompt"), negative);
+      },
+    }));
+    openMenu(box.left, box.bottom + 4, entries.length ? entries : [{ text: "There is no earlier prompt yet." }]);
+  }
+
+  // --- Generate forever: pressed again whenever nothing runs ---
+  const forever = {};
+  function stopForever(where) {
+    clearInterval(forever[where]);
+    delete forever[where];
+    document.getElementById(`${where}_generate`)?.classList.remove("forever");
+  }
+  function generateForever(where) {
+    const again = () => { if (!webui.live[where]?.running()) document.getElementById(`${where}_generate`)?.click(); };
+    stopForever(where);
+    again();
+    forever[where] = setInterval(again, 500);
+    document.getElementById(`${where}_generate`).classList.add("forever");
+  }
+  document.addEventListener("contextmenu", (event) => {
+    const [, where] = event.target.closest?.("button")?.id.match(/^(txt2img|img2img)_(?:generate|interrupt)$/) || [];
+    if (!where) return;
+    event.preventDefault();
+    openMenu(event.clientX, event.clientY, [
+      { text: "Generate forever", run: () => generateForever(where) },
+      { text: "Cancel generate forever", run: forever[where] ? () => stopForever(where) : null },
+    ]);
+  });
+  document.addEventListener("pointerdown", (event) => {
+    if (!event.target.closest?.(".page-menu")) closeMenu();
+  }, true);
 
   // --- a picture dropped on the prompt restores its fields; one of this page dropped on a Gradio image box goes in ---
   const dropZone = (event) => event.target.closest?.(".prompt-box, .drop-image");
