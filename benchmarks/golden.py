@@ -268,9 +268,11 @@ def compared(case: Case, status: int, answer: Mapping[str, Any], seconds: float 
     differing: set[str] = set()
     for mine, other in zip(ours, theirs, strict=True):
         (a, text_a), (b, text_b) = _read(mine), _read(other)
-        differing |= fields_apart(text_a, text_b)
+        differing |= fields_apart(text_a, text_b) if text_b else set()  # upstream leaves the text of overviews out
         if a.shape != b.shape:
             return Row(**base, problem=f"size {a.shape}, not {b.shape}", fields=tuple(sorted(differing)))
+        if case.asked["group"] == "scripts":
+            a, b = (_cells(pixels, case.asked["json"]) for pixels in (a, b))
         apart = np.abs(a - b)
         equal.append(float((apart == 0).mean()))
         means.append(float(apart.mean()))
@@ -281,6 +283,12 @@ def compared(case: Case, status: int, answer: Mapping[str, Any], seconds: float 
 def _read(data: bytes) -> tuple[np.ndarray[Any, Any], str]:
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB")).astype(np.int16), str(image.info.get("parameters", ""))
+
+
+def _cells(pixels: np.ndarray[Any, Any], asked: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    """The pictures of an overview without the names on its left and at its top: those are drawn in another font."""
+    height, width = (pixels.shape[axis] // asked[side] * asked[side] for axis, side in enumerate(("height", "width")))
+    return pixels[-height:, -width:]
 
 
 def fields_apart(ours: str, theirs: str) -> set[str]:
