@@ -35,12 +35,25 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TensorCounts:
+    """Of a file's tensors so many were used, had names that the model has not, or had another shape than there."""
+
+    used: int
+    unknown: int
+    misshapen: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """A model file that was read: what it was used as, its name in the list of models, its full SHA-256."""
+    """A model file that was read: what it was used as, its name in the list of models, its full SHA-256.
+
+    ``tensors`` tells of a LoRA how much of it fitted the model.
+    """
 
     role: str
     name: str
     sha256: str
+    tensors: TensorCounts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,6 +142,22 @@ def test_a_lora_changes_the_picture_and_leaves_the_model(runner: Runner, ink: Pa
     assert pixels(make(runner, "a red square")) == plain
 
 
+def test_weights_by_block_change_the_picture(runner: Runner, ink: Path) -> None:
+    plain, whole = pixels(make(runner, "a square")), pixels(make(runner, "a square<lora:ink:1>"))
+    ones = ",".join(["1"] * 26)
+    assert pixels(make(runner, f"a square<lora:ink:1:lbw={ones}>")) == whole
+    told: list[Report] = []
+    none = ",".join(["0"] * 26)
+    assert pixels(make(runner, f"a square<lora:ink:1:{none}>", told)) != whole
+    assert not [report for report in told if report.kind == "problem"]
+    some = pixels(make(runner, "a square<lora:ink:1:lbw=INS>"))
+    assert some not in (plain, whole)
+    assert pixels(make(runner, "a square<lora:ink:1:lbw=OUTS>")) not in (plain, whole, some)
+    assert pixels(make(runner, "a square<lora:ink:1:lbw=STRANGE:start=5>", told)) == whole
+    (sentence,) = [report.data["sentence"] for report in told if report.kind == "problem"]
+    assert "lbw=STRANGE of ink, start=5 of ink had no effect" in sentence
+
+
 def test_the_merged_model_is_kept_until_the_set_or_the_base_changes(runner: Runner, ink: Path) -> None:
     write_lora(ink.with_name("chalk.safetensors"), seed=1)
     make(runner, "<lora:ink:0.5><lora:chalk:0.3>")
@@ -172,7 +188,12 @@ def test_the_picture_tells_its_files(runner: Runner, ink: Path, blot: Path) -> N
     assert f'Lora hashes: "ink: {a1111_hash(ink)[:12]}"' in texts["parameters"]
     assert f'TI hashes: "Blot: {sha256(blot)[:12]}"' in texts["parameters"]
     assert json.loads(texts["recipe"])["models"][1:] == [
-        {"role": "lora", "name": "ink", "sha256": sha256(ink)},
+        {
+            "role": "lora",
+            "name": "ink",
+            "sha256": sha256(ink),
+            "tensors": {"used": len(load_file(ink)), "unknown": 0, "misshapen": 0},
+        },
         {"role": "embedding", "name": "Blot", "sha256": sha256(blot)},
     ]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from webui.errors import MetadataError
 from webui.metadata.recipe import MAX_RECIPE, Recipe, input_digests, request_of_one
 from webui.request import GenerationRequest, Mask, Sampling, StartImage
-from webui.result import Environment, ModelFile, Plugin
+from webui.result import Environment, ModelFile, Plugin, TensorCounts
 
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
@@ -28,7 +28,8 @@ ENVIRONMENTS = st.builds(
     cpu=TEXT,
 )
 STARTS = st.none() | st.builds(StartImage, image=DIGEST, mask=st.none() | st.builds(Mask, image=DIGEST))
-MODELS = st.builds(ModelFile, role=st.just("checkpoint"), name=TEXT, sha256=DIGEST)
+COUNTS = st.builds(TensorCounts, used=st.integers(0), unknown=st.integers(0), misshapen=st.integers(0))
+MODELS = st.builds(ModelFile, role=st.just("checkpoint"), name=TEXT, sha256=DIGEST, tensors=st.none() | COUNTS)
 RECIPES = st.builds(
     Recipe,
     request=st.builds(

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webui.prompt.block_weights import block_weights
 from webui.prompt.extra_networks import HypernetTag, LoraTag, extract
+
+SEVENTEEN = ",".join(f"{number / 10:g}" for number in range(17))
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,12 @@ from webui.prompt.extra_networks import HypernetTag, LoraTag, extract
         ("<lora:ink:te=0.5>", LoraTag("ink", 0.5, 0.5)),
         ("<lora:ink:unet=0.5>", LoraTag("ink", 1.0, 0.5)),
         ("<lora:unet=0.5:ink:0.7:dyn=8>", LoraTag("ink", 0.7, 0.5, 8)),
+        ("<lora:ink:0.5:lbw=INS>", LoraTag("ink", 0.5, 0.5, None, block_weights("INS"))),
+        ("<lora:ink:1:OUTALL>", LoraTag("ink", 1.0, 1.0, None, block_weights("OUTALL"))),
+        ("<lora:ink:1:0.5:ALL0.5:8>", LoraTag("ink", 1.0, 0.5, 8, block_weights("ALL0.5"))),
+        (f"<lora:ink:{SEVENTEEN}>", LoraTag("ink", 1.0, 1.0, None, block_weights(SEVENTEEN))),
+        (f"<lora:ink:te=0.5:w={SEVENTEEN}>", LoraTag("ink", 0.5, 0.5, None, block_weights(SEVENTEEN))),
+        ("<lora:ink:lbw=1,R:start=4>", LoraTag("ink", unused=("lbw=1,R", "start=4"))),
         ("<lora:folder/my ink v2 (x):1:1:2:ignored>", LoraTag("folder/my ink v2 (x)", 1.0, 1.0, 2)),
     ],
 )

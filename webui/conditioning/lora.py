@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webui.checkpoints.formats import SafetensorsFile, read_header
 from webui.conditioning.embedding import BUNDLE
 from webui.errors import CheckpointError
+from webui.result import TensorCounts
 
 if TYPE_CHECKING:
     from webui.model import Model
@@ -50,6 +52,11 @@ class Applied:
     used: int
     unknown: tuple[str, ...]
     misshapen: tuple[str, ...]
+
+    @property
+    def tensors(self) -> TensorCounts:
+        """The counts alone, for the recipe."""
+        return TensorCounts(used=self.used, unknown=len(self.unknown), misshapen=len(self.misshapen))
 
     @property
     def problem(self) -> str | None:
@@ -113,6 +120,13 @@ def adapted(model: Model, uses: Sequence[LoraUse]) -> tuple[Model, tuple[Applied
 
 def a1111_hash(path: Path) -> str:
     """The hash by which AUTOMATIC1111 knows a LoRA: its metadata's, else the SHA-256 of what follows the header."""
+    stat = path.stat()
+    return _a1111_hash(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=10_000)
+def _a1111_hash(path: Path, mtime_ns: int, size: int) -> str:
+    """Of the file as it was at that time, so that a job does not read a whole LoRA again for its hash."""
     header = read_header(path)
     if stated := header.metadata.get(_STATED_HASH):
         return stated

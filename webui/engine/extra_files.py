@@ -14,7 +14,7 @@ from webui.checkpoints import pictures
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import embedding, lora
 from webui.conditioning.hypernetwork import HypernetUse
-from webui.conditioning.lora import LoraUse
+from webui.conditioning.lora import Applied, LoraUse
 from webui.engine.job_files import Recorded
 from webui.errors import WebUIError
 from webui.prompt import chunks
@@ -51,21 +51,27 @@ class ExtraFiles:
     """What a request's prompts name beside the checkpoint.  ``loras`` holds each file once, its weights added up.
 
     ``request`` is the request with comments taken out of its prompts and the tags out of the first, ``ignored`` the
-    tags of kinds that nobody reads.  ``hypernets`` stand in the order of their tags.
-    ``names`` are the LoRAs' files by every name that the prompt uses.
+    tags of kinds that nobody reads, ``unused`` the arguments of LoRA tags that mean nothing here.  ``hypernets`` stand
+    in the order of their tags.  ``names`` are the LoRAs' files by every name that the prompt uses, ``applied`` how they
+    fitted, once that is known.
     """
 
     request: GenerationRequest
     loras: tuple[LoraUse, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
     ignored: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     names: tuple[LoraUse, ...] = ()
     hypernets: tuple[HypernetUse, ...] = ()
+    applied: tuple[Applied, ...] = ()
 
     @property
     def used(self) -> tuple[ModelFile, ...]:
         """The files for the recipe, by the names that the prompt uses."""
-        loras = (ModelFile(role=LORA, name=use.name, sha256=use.sha256) for use in self.names)
+        counts = {file.sha256: file.tensors for file in self.applied}
+        loras = (
+            ModelFile(role=LORA, name=use.name, sha256=use.sha256, tensors=counts.get(use.sha256)) for use in self.names
+        )
         alone = (use for use in self.embeddings if not use.bundled)
         words = (ModelFile(role=EMBEDDING, name=use.word.name, sha256=use.sha256) for use in alone)
         hypernets = (ModelFile(role=HYPERNET, name=use.name, sha256=use.sha256) for use in self.hypernets)
@@ -84,12 +90,18 @@ class ExtraFiles:
     @property
     def problem(self) -> str | None:
         """A sentence about tags that mean nothing here."""
-        if not self.ignored:
-            return None
-        return (
-            f"The prompt's {', '.join(self.ignored[:3])} was taken out without effect: "
-            "only <lora:name:weight> and <hypernet:name:multiplier> are known here."
-        )
+        sentences = []
+        if self.ignored:
+            sentences.append(
+                f"The prompt's {', '.join(self.ignored[:3])} was taken out without effect: "
+                "only <lora:name:weight> and <hypernet:name:multiplier> are known here."
+            )
+        if self.unused:
+            sentences.append(
+                f"The LoRA tags' {', '.join(self.unused[:3])} had no effect: te=, unet=, dyn= and lbw= are known here, "
+                "lbw= with 12, 17, 20 or 26 numbers or the name of a list such as INALL."
+            )
+        return " ".join(sentences) or None
 
 
 def extra_files(
@@ -109,6 +121,7 @@ def extra_files(
         loras=lora.combined(uses),
         embeddings=_embedding_uses(_said(plain), tokenizer, entries, uses, library),
         ignored=extracted.others,
+        unused=tuple(dict.fromkeys(f"{word} of {tag.name}" for tag in extracted.loras for word in tag.unused)),
         names=tuple({use.name: use for use in uses}.values()),
         hypernets=tuple(_hypernet_use(tag, library, recorded) for tag in extracted.hypernets),
     )
@@ -187,7 +200,8 @@ def _of_role(recorded: Recorded, role: str) -> dict[str, ModelEntry]:
 
 def _lora_use(tag: LoraTag, library: Library, recorded: Recorded | None) -> LoraUse:
     entry = (recorded or {}).get((LORA, tag.name)) or library.find(tag.name, LORA)
-    return LoraUse(tag.name, entry.path, library.sha256(entry), tag.text_weight, tag.unet_weight, tag.ranks)
+    weights = (tag.text_weight, tag.unet_weight, tag.ranks, tag.blocks)
+    return LoraUse(tag.name, entry.path, library.sha256(entry), *weights)
 
 
 def _hypernet_use(tag: HypernetTag, library: Library, recorded: Recorded | None) -> HypernetUse:

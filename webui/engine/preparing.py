@@ -84,6 +84,7 @@ class Preparation:
         extras = extra_files(request, self.library, base.tokenizer, self.recorded)
         adapted = self.models.adapted(base, extras.loras, keep=len(self.files.by_role) + 1)
         self.problems += filter(None, (extras.problem, *(file.problem for file in adapted.applied)))
+        extras = replace(extras, applied=adapted.applied)
         self.used += extras.used
         model = adapted.model
         if request.tiling:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from webui.errors import MetadataError, RequestError
 from webui.request import BUILT_IN_VAE, GenerationRequest
-from webui.result import Environment, ModelFile, Plugin
+from webui.result import Environment, ModelFile, Plugin, TensorCounts
 
 FORMAT = 1
 """Raised when a reader of an older version would misunderstand the record."""
@@ -41,7 +41,7 @@ class Recipe:
             "format": FORMAT,
             "request": self.request.to_dict(),
             "index": self.index,
-            "models": [asdict(model) for model in self.models],
+            "models": [_model_data(model) for model in self.models],
             "inputs": list(self.inputs),
             "environment": self.environment.to_dict(),
             "plugins": [asdict(plugin) for plugin in self.plugins],
@@ -62,7 +62,7 @@ class Recipe:
                 # recipes from before there was a choice of VAE mean the checkpoint's own
                 request=GenerationRequest.from_dict({"vae": BUILT_IN_VAE, **data["request"]}),
                 index=_whole(data["index"], 0),
-                models=tuple(ModelFile(**_texts(model)) for model in data["models"]),
+                models=tuple(map(_model_file, data["models"])),
                 inputs=tuple(_text(digest) for digest in data["inputs"]),
                 environment=_environment(data["environment"]),
                 plugins=tuple(Plugin(**_texts(plugin)) for plugin in data["plugins"]),
@@ -96,6 +96,20 @@ def input_digests(request: GenerationRequest) -> tuple[str, ...]:
         return ()
     mask: Sequence[str] = (request.start.mask.image,) if request.start.mask else ()
     return (request.start.image, *mask)
+
+
+def _model_data(model: ModelFile) -> dict[str, Any]:
+    """Plain values; counts only where there are any, as in recipes from before they were kept."""
+    return {name: value for name, value in asdict(model).items() if value is not None}
+
+
+def _model_file(data: Any) -> ModelFile:
+    texts = _texts({name: value for name, value in data.items() if name != "tensors"})
+    counts = {name: _whole(value, 0) for name, value in data.get("tensors", {}).items()}
+    file = ModelFile(role=texts.pop("role"), name=texts.pop("name"), sha256=texts.pop("sha256"))
+    if texts:
+        raise ValueError(f"a model file has {', '.join(texts)}")
+    return replace(file, tensors=TensorCounts(**counts)) if counts else file
 
 
 def _environment(data: Any) -> Environment:

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from webui.networks import adapters
 from webui.networks.adapters import difference
 from webui.networks.adapters.change import Change
 from webui.networks.adapters.difference import Padded
+from webui.networks.adapters.low_rank import LowRank
 from webui.networks.adapters.parts import Parts, layers_in
 from webui.networks.clip import ClipTextEncoder
 from webui.networks.layer_names import TEXT_ENCODER, UNET, Layer, Target, flat, layer_names
@@ -30,6 +31,8 @@ from webui.networks.unet import UNet
 Network = TypeVar("Network", bound=nn.Module)
 _FIRST_CONVOLUTION = "input_blocks.0.0.weight"
 _LATENT_CHANNELS = 4
+_EMBEDDINGS = "bundle_emb."
+_BUFFER_NUMBERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def fit(
 
     Of a layer of a known kind, parts that the kind does not have are unknown.  A layer whose parts do not belong
     together or do not fit the weight is misshapen.  Without ``alpha`` it is what peft's ``lora_adapter_metadata`` says.
+    Embeddings that are bundled with the file are none of this; ``conditioning/embedding.py`` reads them.
     """
     names = layer_names(unet, text_encoder)
     changes: dict[Target, Change] = {}
@@ -88,7 +92,8 @@ def fit(
             used += (parts[part] for part in taken.parts)
             misshapen += (parts[part] for part in wrong)
     known = {*used, *misshapen}
-    return Fitted(changes, len(used), tuple(name for name in tensors if name not in known), tuple(misshapen))
+    unknown = (name for name in tensors if name not in known and not name.startswith(_EMBEDDINGS))
+    return Fitted(changes, len(used), tuple(unknown), tuple(misshapen))
 
 
 class _Taken(NamedTuple):
@@ -152,36 +157,76 @@ def merged(network: Network, changes: Mapping[str, Sequence[Weighed]]) -> Networ
 
     It shares every other tensor with the given one.  Without changes the given network itself comes back.
     """
-    if not changes:
-        return network
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    result = copy.deepcopy(network, memo=dict(shared))
     with torch.no_grad():
-        for name, several in changes.items():
-            layer, _, attribute = name.rpartition(".")
-            before = network.get_parameter(name)
-            after = nn.Parameter(_changed(before, several), requires_grad=before.requires_grad)
-            setattr(result.get_submodule(layer), attribute, after)
+        changed = {name: _changed(network.get_parameter(name), several) for name, several in changes.items()}
+    return _with_parameters(network, changed) if changed else network
+
+
+def _with_parameters(module: Network, parameters: Mapping[str, nn.Parameter]) -> Network:
+    """The module with these parameters, by dotted name; it shares with the given one all that has none of them."""
+    own = {name: parameter for name, parameter in parameters.items() if "." not in name}
+    inside: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        child, dot, rest = name.partition(".")
+        if dot:
+            inside.setdefault(child, {})[rest] = parameter
+    children = {child: _with_parameters(module.get_submodule(child), several) for child, several in inside.items()}
+    result = copy.copy(module)
+    result.__dict__["_parameters"] = {**module._parameters, **own}
+    result.__dict__["_modules"] = {**module._modules, **children}
     return result
 
 
-def _changed(before: Tensor, changes: Sequence[Weighed]) -> Tensor:
+def _changed(before: Tensor, changes: Sequence[Weighed]) -> nn.Parameter:
     """A parameter after its changes, one after the other, each of what the one before left.
 
     Sums are taken in float32 and rounded once to the parameter's own dtype; its arrangement in memory (channels last)
     is kept.
     """
     after = torch.empty_like(before)
-    if all(change.additive for change, _, _ in changes):
+    pairs = [change.factors(weight, ranks) for change, weight, ranks in changes if _is_pair(change)]
+    if len(pairs) == len(changes):
+        up, down = (
+            pairs[0] if len(pairs) == 1 else (torch.cat([u for u, _ in pairs], 1), torch.cat([d for _, d in pairs]))
+        )
+        _add_product(before, up, down, after)
+    elif all(change.additive for change, _, _ in changes):
         deltas = (change.delta(before, weight, ranks) for change, weight, ranks in changes)
         total = next(deltas)
         for delta in deltas:
             total += delta
-        return torch.add(before, total, out=after)  # added in float32, also where the weights are not
-    weight = before.float()
-    for change, multiplier, ranks in changes:
-        weight = weight + change.delta(weight, multiplier, ranks)
-    return after.copy_(weight)
+        torch.add(before, total, out=after)  # added in float32, also where the weights are not
+    else:
+        weight = before.float()
+        for change, multiplier, ranks in changes:
+            weight = weight + change.delta(weight, multiplier, ranks)
+        after.copy_(weight)
+    return nn.Parameter(after, requires_grad=before.requires_grad)
+
+
+def _is_pair(change: Change) -> TypeGuard[LowRank]:
+    return isinstance(change, LowRank) and change.mid is None
+
+
+def _add_product(before: Tensor, up: Tensor, down: Tensor, after: Tensor) -> None:
+    """``after`` becomes ``before`` + ``up`` (out, r) @ ``down`` (r, in * ...).
+
+    Other dtypes than float32 go through a buffer that stays in the processor's cache: a third of the time that the sum
+    of a whole product takes in bfloat16 (``benchmarks/lora_switch.py``).
+    """
+    if before.is_contiguous(memory_format=torch.channels_last) and not before.is_contiguous():
+        before, after = (tensor.permute(0, 2, 3, 1) for tensor in (before, after))
+        *kernel, inputs = before.shape[1:]
+        down = down.view(-1, inputs, *kernel).permute(0, 2, 3, 1).flatten(1)
+    rows, target = before.view(len(before), -1), after.view(len(after), -1)
+    if rows.dtype is torch.float32:
+        torch.addmm(rows, up, down, out=target)
+        return
+    count = max(1, (_BUFFER_NUMBERS if rows.device.type == "cpu" else rows.numel()) // rows.shape[1])
+    buffer = torch.empty(min(count, len(rows)), rows.shape[1], device=rows.device)
+    for start in range(0, len(rows), count):
+        some = slice(start, start + count)
+        target[some] = buffer[: len(rows[some])].copy_(rows[some]).addmm_(up[some], down)
 
 
 def _stated_alpha(metadata: Mapping[str, str], layer: str, rank: int) -> float | None:

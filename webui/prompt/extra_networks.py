@@ -2,8 +2,9 @@
 
 Rules of AUTOMATIC1111 ``modules/extra_networks.py`` and ``extensions-builtin/Lora/extra_networks_lora.py``: a tag is
 ``<word:arguments>``, arguments are divided by colons, ``te=``, ``unet=`` and ``dyn=`` may be named, the rest counts by
-place.  ``lyco`` is another word for ``lora``.  A LoRA's tag without a name, or with an argument that is no number,
-stays text.  Called by the engine for the prompt, never the negative one, and by the token counter.
+place.  ``lbw=``, ``w=`` or an argument by place that can be nothing else are weights by block (``block_weights.py``).
+``lyco`` is another word for ``lora``.  A LoRA's tag without a name, or with an argument that is no number, stays text.
+Called by the engine for the prompt, never the negative one, and by the token counter.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from webui.prompt.block_weights import block_weights
+
 _TAG = re.compile(r"<(\w+):([^>]+)>")
 _LORA_WORDS = ("lora", "lyco")
 _HYPERNET = "hypernet"
@@ -19,12 +22,17 @@ _HYPERNET = "hypernet"
 
 @dataclass(frozen=True)
 class LoraTag:
-    """``<lora:name:text_weight:unet_weight:ranks>``; ``ranks`` keeps only the first so many of every pair."""
+    """``<lora:name:text_weight:unet_weight:ranks:lbw=blocks>``; ``ranks`` keeps only the first so many of every pair.
+
+    ``blocks`` are factors for each of ``block_weights.BLOCKS``, ``unused`` the named arguments that mean nothing here.
+    """
 
     name: str
     text_weight: float = 1.0
     unet_weight: float = 1.0
     ranks: int | None = None
+    blocks: tuple[float, ...] | None = None
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,10 @@ def _lora(items: list[str]) -> LoraTag | None:
     """The tag with these arguments, None when they mean none."""
     named = dict(item.split("=") for item in items if item.count("=") == 1)
     name, *places = [item for item in items if item.count("=") != 1] or [""]
+    lists = [weights for item in places if (weights := block_weights(item)) is not None]
+    places = [item for item in places if block_weights(item) is None]
+    told = named.get("lbw", named.get("w"))
+    blocks = block_weights(told) if told is not None else next(iter(lists), None)
     te, unet, dyn = (*places[:3], None, None, None)[:3]
     try:
         text_weight = _weight(named.get("te", te), 1.0)
@@ -85,7 +97,11 @@ def _lora(items: list[str]) -> LoraTag | None:
         kept = None if ranks is None else int(ranks)
     except ValueError:
         return None
-    return LoraTag(name, text_weight, unet_weight, kept) if name and (kept is None or kept > 0) else None
+    if not name or (kept is not None and kept < 1):
+        return None
+    understood = {"te", "unet", "dyn", *(("lbw", "w") if blocks is not None else ())}
+    unused = tuple(f"{word}={value}" for word, value in named.items() if word not in understood)
+    return LoraTag(name, text_weight, unet_weight, kept, blocks, unused)
 
 
 def _hypernet(items: list[str]) -> HypernetTag | None:

@@ -38,11 +38,16 @@ class LowRank:
 
     def delta(self, weight: Tensor, multiplier: float = 1.0, ranks: int | None = None) -> Tensor:
         """The change; ``ranks`` does not count where there is a ``mid``, as in AUTOMATIC1111."""
-        up = self.up.float().flatten(1) * (self.scale * multiplier)  # the small factor, not the product
-        down = self.down.float().flatten(1)
         if self.mid is not None:
+            up, down = self.factors(multiplier)
             return torch.einsum("om,mnkl,ni->oikl", up, self.mid.float(), down)
-        return (up[:, :ranks] @ down[:ranks]).view(weight.shape)
+        up, down = self.factors(multiplier, ranks)
+        return (up @ down).view(weight.shape)
+
+    def factors(self, multiplier: float, ranks: int | None = None) -> tuple[Tensor, Tensor]:
+        """``up`` (out, r), which the scale and the multiplier go into, and ``down`` (r, in * ...), float32."""
+        up = self.up.float().flatten(1)[:, :ranks] * (self.scale * multiplier)
+        return up, self.down.float().flatten(1)[:ranks]
 
 
 def _make(parts: Parts) -> LowRank:
