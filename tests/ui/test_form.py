@@ -168,6 +168,7 @@ def generation_requests(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[An
         token_merging=records(TokenMerging, ratio=st.floats(0, 0.9), second_pass=st.floats(0, 0.9)),
         compatibility=records(Compatibility),
         modules=st.just(()),
+        script=st.none(),
         **parts,
     )
 

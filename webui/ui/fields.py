@@ -599,6 +599,9 @@ WITHOUT_WIDGET: Mapping[str, str] = {
     "template.hires_prompt": "as the prompt's",
     "template.hires_negative_prompt": "as the prompt's",
     "modules": "conditioning modules have panels of their own",
+    "script.name": "scripts are named by the API and the command line; the page has no panel for them yet",
+    "script.options": "as the script's name",
+    "script.drawn": "set when the job is queued",
 }
 """Leaves of the request without a field of the table, each with the reason."""
 

@@ -141,6 +141,7 @@ def homeless(request: GenerationRequest, tab: str) -> list[str]:
     if request.start is not None and tab == "txt2img":
         words.append("the start image (it belongs to img2img)")
     words += [f"the module {use.name}" for use in request.modules]
+    words += [f"the script {request.script.name}"] if request.script else []
     return words
 
 
