@@ -14,7 +14,7 @@ from PIL import Image
 
 from webui.images import masks
 from webui.images.masks import Plan
-from webui.request import InpaintArea, Mask, MaskedContent, MaskMode, ResizeMode, Size
+from webui.request import InpaintArea, Mask, MaskedContent, MaskMode, ResizeMode, Size, SoftInpainting
 
 RNG = np.random.default_rng(3)
 SCENE = RNG.integers(0, 256, (96, 128, 3), dtype=np.uint8)
@@ -181,3 +181,25 @@ def test_between_the_edges_the_two_are_mixed() -> None:
     soft = (made.overlay > 0) & (made.overlay < 255)
     expected = made.original + (255.0 - made.original) * made.overlay[..., None] / 255
     assert np.abs(result[soft] - expected[soft]).max() <= 3
+
+
+def test_blur_along_one_side_only() -> None:
+    levels = np.zeros((9, 9), np.uint8)
+    levels[4, 4] = 255
+    across, down = masks.blur(levels, 2, 0), masks.blur(levels, 0, 2)
+    assert np.array_equal(across.T, down)
+    assert np.flatnonzero(across.any(axis=1)).tolist() == [4] and across[4, 2] > 0
+    assert np.array_equal(masks.blur(levels, 0, 0), levels)
+    made, other = planned(blur=0, blur_y=6), planned(blur=6, blur_y=0)
+    assert not np.array_equal(made.mask, other.mask)
+
+
+def test_without_rounding_an_alpha_is_its_own_mask_and_the_latents_mask_has_greys() -> None:
+    drawing = np.zeros((1, 4, 4), np.uint8)
+    drawing[0, :, 3] = 0, 128, 129, 255
+    assert masks.read_mask(png(drawing), rounded=False).tolist() == [[0, 128, 129, 255]]
+    soft = masks.latent_mask(np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1)), 8, 8, rounded=False)
+    assert soft.dtype == np.float32 and ((soft > 0.1) & (soft < 0.9)).any()
+    assert masks.is_rounded(OPTIONS)
+    assert not masks.is_rounded(replace(OPTIONS, soft=SoftInpainting()))
+    assert not masks.is_rounded(replace(OPTIONS, round=False))

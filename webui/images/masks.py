@@ -49,17 +49,22 @@ class Plan:
     box: Box | None
 
 
-def read_mask(data: bytes) -> MaskPixels:
+def is_rounded(options: Mask) -> bool:
+    """Whether a mask's latent is painted anew wholly or not at all; soft inpainting lives from what lies between."""
+    return options.round and options.soft is None
+
+
+def read_mask(data: bytes, *, rounded: bool = True) -> MaskPixels:
     """A mask from a picture file: light is painted anew.
 
-    A picture with transparent parts is a drawing on an empty sheet: there the opaque parts (alpha above 128) are the
-    mask.  Raises PictureError.
+    A picture with transparent parts is a drawing on an empty sheet: there the opaque parts (alpha above 128; without
+    rounding the alpha itself) are the mask.  Raises PictureError.
     """
     image = open_picture(data)
     if image.mode == "RGBA":
         alpha = np.array(image.getchannel("A"))
         if alpha.min() < 255:
-            return np.where(alpha > 128, 255, 0).astype(np.uint8)
+            return np.where(alpha > 128, 255, 0).astype(np.uint8) if rounded else alpha
     return np.array(image.convert("L"))
 
 
@@ -73,7 +78,7 @@ def plan(
     """
     if options.mode is MaskMode.NOT_MASKED:
         mask = invert(mask)
-    mask = blur(mask, options.blur)
+    mask = blur(mask, options.blur, options.blur if options.blur_y is None else options.blur_y)
     only_masked = options.area is InpaintArea.ONLY_MASKED
     if only_masked and not mask.any():
         return None
@@ -145,23 +150,25 @@ def overlay_mask(mask: MaskPixels) -> MaskPixels:
     return np.clip(mask.astype(np.uint16) * 2, 0, 255).astype(np.uint8)
 
 
-def latent_mask(mask: MaskPixels, width: int, height: int) -> NDArray[np.float32]:
+def latent_mask(mask: MaskPixels, width: int, height: int, *, rounded: bool = True) -> NDArray[np.float32]:
     """The mask (height, width) at the latent's size, 1 where it is painted anew and 0 where it is kept."""
     small = Image.fromarray(mask).resize((width, height), Image.Resampling.BICUBIC)
-    rounded: NDArray[np.float32] = np.around(np.asarray(small, dtype=np.float32) / 255)
-    return rounded
+    shares = (np.asarray(small, dtype=np.float32) / 255).astype(np.float32)
+    return np.around(shares).astype(np.float32) if rounded else shares
 
 
-def blur(mask: MaskPixels, sigma: float) -> MaskPixels:
+def blur(mask: MaskPixels, sigma: float, vertical: float | None = None) -> MaskPixels:
     """The mask under a Gaussian of deviation ``sigma`` pixels, cut off at 2.5 sigma; the border is mirrored (101).
+
+    ``vertical`` is the deviation along columns, None: the same.
 
     First along rows, then along columns, each rounded to 8 bits, with the kernel in 1/256 as OpenCV's ``GaussianBlur``
     does it for bytes (``modules/imgproc/src/smooth.dispatch.cpp``).
     """
-    if sigma <= 0:
-        return mask
-    kernel = _kernel(sigma)
-    return _convolved(_convolved(mask.T, kernel).T, kernel)
+    vertical = sigma if vertical is None else vertical
+    if sigma > 0:
+        mask = _convolved(mask.T, _kernel(sigma)).T
+    return _convolved(mask, _kernel(vertical)) if vertical > 0 else mask
 
 
 def _kernel(sigma: float) -> list[int]:
