@@ -36,6 +36,7 @@ from webui.request import (
     MaskMode,
     ResizeMode,
     Size,
+    SoftInpainting,
     StartImage,
 )
 from webui.result import Pixels
@@ -262,6 +263,75 @@ def test_a_full_mask_over_the_original_is_img2img(model: Model) -> None:
     mask = Mask(image=DIGEST, blur=0)
     painted = made(tiny_request(start=replace(START, mask=mask)), model, (0,), mask=mask_bytes(box=(0, 0, 64, 64)))[0]
     assert equal(painted, made(tiny_request(start=START), model, (0,))[0])
+
+
+GRADIENT = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+
+
+def grey_mask() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(GRADIENT).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+@pytest.mark.parametrize("area", InpaintArea)
+def test_a_soft_mask_paints_the_more_the_lighter_it_is(model: Model, sampler: str, area: InpaintArea) -> None:
+    mask = Mask(image=DIGEST, blur=0, area=area, soft=SoftInpainting())
+    picture = made(tiny_request(start=replace(START, mask=mask), sampler=sampler), model, (0,), mask=grey_mask())[0]
+    moved = np.abs(picture.astype(int) - read_pixels(PICTURE)).mean(axis=(0, 2))
+    assert picture.shape == (64, 64, 3)
+    assert moved[:8].mean() < moved[-8:].mean()
+    hard = made(
+        tiny_request(start=replace(START, mask=replace(mask, soft=None)), sampler=sampler),
+        model,
+        (0,),
+        mask=grey_mask(),
+    )[0]
+    assert not equal(picture, hard)
+
+
+def test_a_soft_batch_is_its_pictures_one_by_one(model: Model) -> None:
+    mask = Mask(image=DIGEST, soft=SoftInpainting())
+    request = tiny_request(start=replace(START, mask=mask), batch_size=2)
+    together = made(request, model, (0, 1), mask=grey_mask())
+    assert all(
+        np.abs(one.astype(int) - made(request, model, (i,), mask=grey_mask())[0]).max() <= 1
+        for i, one in enumerate(together)
+    )
+
+
+def test_without_rounding_the_latents_mask_keeps_its_greys(model: Model) -> None:
+    def picture(rounded: bool) -> Pixels:
+        mask = Mask(image=DIGEST, blur=0, round=rounded)
+        return made(tiny_request(start=replace(START, mask=mask)), model, (0,), mask=grey_mask())[0]
+
+    assert not equal(picture(True), picture(False))
+
+
+def test_without_an_overlay_the_networks_own_pixels_stay(model: Model) -> None:
+    drawn = mask_bytes(100, 52, (60, 10, 80, 30))
+    for area, shape in ((InpaintArea.WHOLE, (64, 64, 3)), (InpaintArea.ONLY_MASKED, (64, 64, 3))):
+        mask = Mask(image=DIGEST, area=area, overlay=False)
+        picture = made(tiny_request(start=replace(START, mask=mask)), model, (0,), WIDE, drawn)[0]
+        assert picture.shape == shape
+        assert not equal(picture, resize(read_pixels(WIDE), 64, 64))
+
+
+def test_corrected_colours_are_those_of_the_start(model: Model) -> None:
+    def spread(correction: bool, **changes: Any) -> float:
+        start = replace(START, color_correction=correction, **changes)
+        picture = made(tiny_request(start=start), model, (0,), mask=mask_bytes(box=(0, 0, 64, 64)))[0]
+        levels = [
+            np.sort(found[..., channel], axis=None) for found in (picture, read_pixels(PICTURE)) for channel in (0, 2)
+        ]
+        return float(
+            np.abs(levels[0].astype(int) - levels[2]).mean() + np.abs(levels[1].astype(int) - levels[3]).mean()
+        )
+
+    assert spread(True) < spread(False)
+    full = Mask(image=DIGEST, blur=0)
+    assert spread(True, mask=full) < spread(False, mask=full)
 
 
 def test_a_long_prompt_beside_a_short_one_works(model: Model) -> None:

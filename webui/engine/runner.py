@@ -326,7 +326,7 @@ class Runner:
         start = request.start
         if start is None:
             return None
-        image = read_pixels(self.inputs.get(start.image))
+        image = read_pixels(self.inputs.get(start.image), background=start.background)
         mask = self.inputs.get(start.mask.image) if start.mask else None
         return begin(request, model, StartPictures(image, mask, tools.upscaler(start.upscaler)))
 

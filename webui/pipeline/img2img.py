@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,13 +12,14 @@ from torch.nn import functional
 
 from webui.diffusion.start import start_from_picture
 from webui.images import masks
+from webui.images.colours import with_colours_of
 from webui.images.masks import Plan
 from webui.images.resize import lanczos, resize
 from webui.latents import codec
 from webui.model import Model
 from webui.networks.vae import Posterior
 from webui.pipeline.denoising import Setup, image_noise, latent_shape, seeds, start_options, walk
-from webui.pipeline.moments import Moment, Stepped
+from webui.pipeline.moments import Made, Moment, Stepped
 from webui.pipeline.txt2img import finished
 from webui.request import GenerationRequest
 from webui.result import Pixels
@@ -47,10 +49,12 @@ class StartPictures:
 class Beginning:
     """What the pictures of an img2img or inpainting job have in common; made once a job by :func:`begin`.
 
-    ``posterior`` is what the start image encodes to (None when nothing is painted), ``planned`` the inpainting's plan.
+    ``image`` is the start image as read and ``start`` as it is encoded; ``posterior`` is what it encodes to (None when
+    nothing is painted), ``planned`` the inpainting's plan.
     """
 
     image: Pixels
+    start: Pixels
     posterior: Posterior | None
     planned: Plan | None = None
 
@@ -58,16 +62,16 @@ class Beginning:
 def begin(request: GenerationRequest, model: Model, pictures: StartPictures) -> Beginning:
     """Resize, mask and encode the start image of a resolved request, once for all its pictures."""
     assert request.start is not None
-    if request.start.mask is None:
-        pixels = resize(
-            pictures.image, request.size.width, request.size.height, request.start.resize_mode, pictures.enlarge
-        )
-        return Beginning(pictures.image, codec.encode(pixels, model))
+    mode, size, options = request.start.resize_mode, request.size, request.start.mask
+    if options is None:
+        pixels = resize(pictures.image, size.width, size.height, mode, pictures.enlarge)
+        return Beginning(pictures.image, pixels, codec.encode(pixels, model))
     assert pictures.mask is not None
-    mask = masks.read_mask(pictures.mask)
-    mode = request.start.resize_mode
-    planned = masks.plan(pictures.image, mask, request.start.mask, request.size, mode, pictures.enlarge)
-    return Beginning(pictures.image, codec.encode(planned.start, model) if planned else None, planned)
+    mask = masks.read_mask(pictures.mask, rounded=masks.is_rounded(options))
+    planned = masks.plan(pictures.image, mask, options, size, mode, pictures.enlarge)
+    if planned is None:
+        return Beginning(pictures.image, pictures.image, None)
+    return Beginning(pictures.image, planned.start, codec.encode(planned.start, model), planned)
 
 
 def img2img(request: GenerationRequest, setup: Setup, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
@@ -79,7 +83,15 @@ def img2img(request: GenerationRequest, setup: Setup, beginning: Beginning, indi
     result = yield from walk_from(
         request, setup, latent, indices, strength, exact_steps=exact, noise_multiplier=multiplier
     )
-    yield from finished(request, setup, indices, result)
+    for moment in finished(request, setup, indices, result):
+        yield with_colours(moment, request, beginning)
+
+
+def with_colours(moment: Moment, request: GenerationRequest, beginning: Beginning) -> Moment:
+    """The moment; a finished picture with the colours of the start, if the request wants its colours corrected."""
+    if not isinstance(moment, Made) or request.start is None or not request.start.color_correction:
+        return moment
+    return Made(replace(moment.picture, pixels=with_colours_of(moment.picture.pixels, beginning.start)))
 
 
 Constrain = Callable[[Denoise], Denoise]
@@ -112,7 +124,9 @@ def walk_from(
         initial = initial * noise_multiplier
     x = latent * start.picture + initial * start.noise
     if request.noise.extra > 0:
-        x = x + initial * (request.noise.extra * start.picture)
+        # It is added to the latent as the sampler holds it; one with a grid of its own holds it at unit variance.
+        held = math.hypot(1.0, start.sigmas[0]) if setup.sampler.grid is not None else 1.0
+        x = x + initial * (request.noise.extra * held)
     return (yield from walk(request, setup, start, indices, noise, x, constrain))
 
 

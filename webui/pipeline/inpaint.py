@@ -15,11 +15,12 @@ from torch import Tensor
 
 from webui.images import masks
 from webui.images.masks import Plan
+from webui.pipeline import soft_inpainting
 from webui.pipeline.denoising import Setup, image_noise, latent_shape, seeds
-from webui.pipeline.img2img import Beginning, img2img, start_latent, walk_from
+from webui.pipeline.img2img import Beginning, img2img, start_latent, walk_from, with_colours
 from webui.pipeline.moments import Made, Moment
 from webui.pipeline.txt2img import finished
-from webui.request import GenerationRequest, MaskedContent
+from webui.request import GenerationRequest, Mask, MaskedContent, SoftInpainting
 from webui.result import MadePicture
 from webui.samplers import Denoise, GuidedDenoise
 
@@ -33,8 +34,9 @@ def inpaint(request: GenerationRequest, setup: Setup, beginning: Beginning, indi
     if planned is None:
         yield from _untouched(request, beginning, indices)
         return
-    assert request.start is not None
-    painted = _latent_mask(planned, request, setup)
+    assert request.start is not None and request.start.mask is not None
+    mask = request.start.mask
+    painted = _latent_mask(planned, mask, request, setup)
     original = _original_latent(beginning, painted, request, setup, indices)
     result = yield from walk_from(
         request,
@@ -44,10 +46,17 @@ def inpaint(request: GenerationRequest, setup: Setup, beginning: Beginning, indi
         request.start.denoising_strength,
         exact_steps=request.start.exact_steps,
         noise_multiplier=request.start.noise_multiplier,
-        constrain=_constrain(original, painted, before=setup.sampler.grid is not None),
+        constrain=_constrain(original, painted, setup, mask.soft),
     )
-    for moment in finished(request, setup, indices, result * painted + original * (1 - painted)):
-        yield _pasted(moment, planned)
+    if mask.soft is None:
+        result = result * painted + original * (1 - painted)
+    for moment in finished(request, setup, indices, result):
+        laid = planned
+        if mask.soft is not None and isinstance(moment, Made):
+            row = indices.index(moment.picture.index)
+            laid = _softly(planned, original[row : row + 1], result[row : row + 1], painted, mask.soft)
+        moment = with_colours(moment, request, beginning)
+        yield _pasted(moment, laid) if mask.overlay or mask.soft else moment
 
 
 def run(request: GenerationRequest, setup: Setup, beginning: Beginning, indices: Sequence[int]) -> Iterator[Moment]:
@@ -62,11 +71,11 @@ def _untouched(request: GenerationRequest, beginning: Beginning, indices: Sequen
         yield Made(MadePicture(pixels=beginning.image.copy(), index=index, seed=seed))
 
 
-def _latent_mask(planned: Plan, request: GenerationRequest, setup: Setup) -> Tensor:
+def _latent_mask(planned: Plan, mask: Mask, request: GenerationRequest, setup: Setup) -> Tensor:
     """(1, 1, h, w): 1 where the latent is painted anew."""
     _, height, width = latent_shape(request, setup.model)
-    mask = torch.from_numpy(masks.latent_mask(planned.mask, width, height))
-    return mask[None, None].to(setup.model.compute.device)
+    painted = torch.from_numpy(masks.latent_mask(planned.mask, width, height, rounded=masks.is_rounded(mask)))
+    return painted[None, None].to(setup.model.compute.device)
 
 
 def _original_latent(
@@ -83,14 +92,16 @@ def _original_latent(
     return latent
 
 
-def _constrain(original: Tensor, painted: Tensor, *, before: bool) -> Callable[[Denoise], Denoise]:
-    """A denoiser held to the original outside the mask.
+def _constrain(
+    original: Tensor, painted: Tensor, setup: Setup, soft: SoftInpainting | None
+) -> Callable[[Denoise], Denoise]:
+    """A denoiser held to the original outside the mask, with soft inpainting as strongly as the mask and noise say.
 
     Samplers on sigmas have what the model saw replaced; those on timesteps have the model look at a latent whose
     outside is the clean original (``before``), as AUTOMATIC1111 does with ``mask_before_denoising``.
     """
 
-    return lambda denoise: _Held(denoise, original, painted, before)
+    return lambda denoise: _Held(denoise, original, painted, setup, soft)
 
 
 @dataclass(frozen=True)
@@ -100,10 +111,11 @@ class _Held:
     denoise: Denoise
     original: Tensor
     painted: Tensor
-    before: bool
+    setup: Setup
+    soft: SoftInpainting | None
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        return self._after(self.denoise(self._before(x, sigma), sigma))
+        return self._after(self.denoise(self._before(x, sigma), sigma), sigma)
 
     def guided_and_unguided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """As the denoiser's own; one without guidance answers the same twice."""
@@ -112,15 +124,30 @@ class _Held:
             guided, unguided = self.denoise.guided_and_unguided(x, sigma)
         else:
             guided = unguided = self.denoise(x, sigma)
-        return self._after(guided), self._after(unguided)
+        return self._after(guided, sigma), self._after(unguided, sigma)
 
     def _before(self, x: Tensor, sigma: float) -> Tensor:
-        if not self.before:
+        if not self._is_before:
             return x
-        return x * self.painted + self.original * math.sqrt(1.0 + sigma**2) * (1 - self.painted)
+        scale = math.hypot(1.0, sigma)  # these samplers hold the latent at unit variance
+        return self._blended(x / scale, self.setup.table.timestep(sigma)) * scale
 
-    def _after(self, denoised: Tensor) -> Tensor:
-        return denoised if self.before else denoised * self.painted + self.original * (1 - self.painted)
+    def _after(self, denoised: Tensor, sigma: float) -> Tensor:
+        return denoised if self._is_before else self._blended(denoised, sigma)
+
+    @property
+    def _is_before(self) -> bool:
+        return self.setup.sampler.grid is not None
+
+    def _blended(self, current: Tensor, level: float) -> Tensor:
+        if self.soft is not None:
+            return soft_inpainting.blended(self.original, current, self.painted, level, self.soft)
+        return current * self.painted + self.original * (1 - self.painted)
+
+
+def _softly(planned: Plan, original: Tensor, result: Tensor, painted: Tensor, options: SoftInpainting) -> Plan:
+    """The plan with a mask of what has changed, for laying the original over one picture."""
+    return replace(planned, overlay=soft_inpainting.overlay(original, result, painted, options, planned))
 
 
 def _pasted(moment: Moment, planned: Plan) -> Moment:
