@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,3 +66,20 @@ def test_beyond_the_table_is_clipped() -> None:
     assert TABLE.timestep(100.0) == 999
     assert TABLE.sigma(-3) == TABLE.sigma_min
     assert TABLE.sigma(1200) == TABLE.sigma_max
+
+
+def test_a_downcast_table_is_that_of_fp16_arithmetic() -> None:
+    import torch
+
+    alphas = torch.tensor(TABLE.alphas_cumprod).half()
+    levels = (((1 - alphas) / alphas) ** 0.5).double().numpy()  # as k-diffusion's DiscreteEpsDDPMDenoiser
+    np.testing.assert_allclose(TABLE.downcast().sigmas, levels, rtol=1e-3)
+    assert np.abs(TABLE.downcast().sigmas / TABLE.sigmas - 1).max() > 1e-4
+
+
+def test_whole_timesteps_are_the_nearest_ones() -> None:
+    table = replace(TABLE, whole_timesteps=True)
+    for timestep, nearest in ((0.0, 0), (17.4, 17), (17.6, 18), (998.7, 999)):
+        assert table.timestep(TABLE.sigma(timestep)) == nearest
+    assert table.sigma(17.4) == TABLE.sigma(17.4), "schedules may still lie between"
+    assert table.zero_terminal_snr().whole_timesteps

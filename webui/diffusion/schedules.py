@@ -37,12 +37,15 @@ class NoiseTable:
     """The noise levels a model was trained on: ``alphas_cumprod`` (n,) float64, decreasing, one per timestep.
 
     Timesteps are floats in [0, n - 1]; between table entries ln(sigma) is linear in the timestep.  ``lowest`` and
-    ``highest`` replace the ends that schedules are spread between; the entries stay what they are.
+    ``highest`` replace the ends that schedules are spread between; the entries stay what they are.  With
+    ``whole_timesteps`` a level between two entries is asked about at the nearer one (AUTOMATIC1111's
+    enable_quantization).
     """
 
     alphas_cumprod: NDArray[np.float64]
     lowest: float | None = None
     highest: float | None = None
+    whole_timesteps: bool = False
 
     @classmethod
     def scaled_linear(cls, n: int = 1000, start: float = 0.00085, end: float = 0.012) -> Self:
@@ -57,6 +60,15 @@ class NoiseTable:
         rescaled = ((root - last) * (first / (first - last))) ** 2
         rescaled[-1] = ZERO_SNR_LAST_ALPHA
         return replace(self, alphas_cumprod=rescaled)
+
+    def downcast(self) -> Self:
+        """This table as half precision makes it: alphas and levels each rounded to 11 bits.
+
+        As AUTOMATIC1111's use_downcasted_alpha_bar (``modules/sd_models.py``), whose levels are computed in fp16.
+        """
+        alphas = self.alphas_cumprod.astype(np.float16)
+        levels = np.sqrt((np.float16(1) - alphas) / alphas).astype(np.float64)
+        return replace(self, alphas_cumprod=1.0 / (1.0 + np.square(levels)))
 
     def between(self, lowest: float, highest: float) -> Self:
         """This table with other ends for schedules; 0 leaves an end as it is."""
@@ -97,6 +109,10 @@ class NoiseTable:
 
     def timestep(self, sigma: float) -> float:
         """The timestep with noise level ``sigma``, the inverse of :meth:`sigma`; clipped to [0, n - 1]."""
+        between = self._between_timesteps(sigma)
+        return float(round(between)) if self.whole_timesteps else between
+
+    def _between_timesteps(self, sigma: float) -> float:
         high = int(np.searchsorted(self.sigmas, sigma))
         if high == len(self.sigmas):
             return high - 1.0
