@@ -64,6 +64,12 @@ class OutputError(WebUIError):
     status = 507
 
 
+class NumbersError(WebUIError):
+    """A network answered what is no number (NaN or infinite): values too large for the precision, or bad weights."""
+
+    status = 422
+
+
 class TrainingError(WebUIError):
     """A training that cannot go on: its loss is no number any more, or nothing is left to learn from."""
 

@@ -17,6 +17,7 @@ from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Predict, Pull
 from webui.diffusion.noise import ImageNoise, NoiseOptions
 from webui.diffusion.schedules import NoiseTable, Schedule, ScheduleOptions
 from webui.diffusion.start import Start, StartOptions, steps_from_picture
+from webui.errors import NumbersError
 from webui.model import Model
 from webui.networks.unet import Openings
 from webui.pipeline.moments import Stepped
@@ -25,6 +26,9 @@ from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest
 from webui.result import Pixels
 from webui.samplers import Denoise, NoiseSource, Sampler, StepOptions
+
+OLD_KARRAS = (0.1, 10.0)
+"""The ends of the Karras schedule before AUTOMATIC1111 took the model's own (use_old_karras_scheduler_sigmas)."""
 
 
 @dataclass(frozen=True)
@@ -120,16 +124,22 @@ def walked_calls(request: GenerationRequest, sampler: Sampler) -> int:
 
 def noise_table(request: GenerationRequest, model: Model) -> NoiseTable:
     """The model's noise levels, as the request wants them."""
-    table = model.noise_table
-    return table.zero_terminal_snr() if request.sampling.options.zero_terminal_snr else table
+    table, old = model.noise_table, request.compatibility
+    if old.downcast_alphas:
+        table = table.downcast()
+    if request.sampling.options.zero_terminal_snr:
+        table = table.zero_terminal_snr()
+    return replace(table, whole_timesteps=old.whole_timesteps)
 
 
 def start_options(request: GenerationRequest) -> StartOptions:
     """What a request wishes of its schedule."""
     options = request.sampling.options
+    is_old = request.compatibility.old_karras and request.sampling.schedule == "Karras"
+    lowest, highest = OLD_KARRAS if is_old else (0.0, 0.0)
     return StartOptions(
-        sigma_min=options.sigma_min,
-        sigma_max=options.sigma_max,
+        sigma_min=options.sigma_min or lowest,
+        sigma_max=options.sigma_max or highest,
         discard_penultimate=options.discard_penultimate,
         full_noise=options.full_noise,
         schedule=ScheduleOptions(rho=options.rho, beta_alpha=options.beta_alpha, beta_beta=options.beta_beta),
@@ -274,8 +284,22 @@ def walk(
         formula(denoise, latent, start.sigmas, source, eta=request.sampling.eta or 0.0), start=1
     ):
         result = step.x
+        if not bool(torch.isfinite(step.denoised).all()):
+            raise NumbersError(no_numbers(setup.last_model, number))
         yield Stepped(tuple(indices), number, max(number, steps), step.denoised)
     return result
+
+
+def no_numbers(model: Model, step: int) -> str:
+    """The sentence for a UNet whose answer is no number."""
+    dtype = model.compute.dtype_name
+    if dtype == "fp32":
+        cause = "its file or that of a LoRA is damaged, or a weight in the prompt is far too large"
+    else:
+        cause = (
+            f"its values are too large for {dtype}; start with --precision fp32, or choose another checkpoint or LoRA"
+        )
+    return f"The model {model.name} answered no numbers (NaN) in step {step}: {cause}."
 
 
 def _scaled(source: NoiseSource, factor: float) -> NoiseSource:

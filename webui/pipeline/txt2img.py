@@ -31,7 +31,8 @@ def finished(request: GenerationRequest, setup: Setup, indices: Sequence[int], l
     """Decode the clean latents one by one, so that a picture does not depend on its batch."""
     for row, (index, seed) in enumerate(zip(indices, seeds(request, indices), strict=True)):
         yield Decoding(index)
-        pixels = codec.decode(latent[row : row + 1], setup.last_model)
+        decoded = codec.decoded(latent[row : row + 1], setup.last_model)
+        pixels, told = decoded.pixels, {"VAE retry": "fp32"} if decoded.again_in_fp32 else {}
         if setup.retouch is not None:
             pixels = setup.retouch(pixels)
-        yield Made(MadePicture(pixels=pixels, index=index, seed=seed))
+        yield Made(MadePicture(pixels=pixels, index=index, seed=seed, infotext_extra=told))
