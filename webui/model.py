@@ -1,4 +1,4 @@
-"""One loaded model: text encoder, UNet, VAE and the constants that belong to them.  No behaviour."""
+"""One loaded model: text encoder, UNet, VAE and the constants that belong to them."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ class Model:
     latent_rgb: Tensor
     latent_rgb_bias: Tensor
     compute: Compute
+
+    @property
+    def is_for_inpainting(self) -> bool:
+        """Whether the UNet reads a mask and a masked latent beside the noisy one."""
+        config = self.unet.config
+        return config.in_channels == 2 * config.out_channels + 1

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CONFIG_KEY = "starter.config"
 SCALE_FACTOR = 0.18215
+CHANNELS = (4, 9)
+"""What a UNet reads: the noisy latent, or with it a mask and the latent of the picture without what is under it."""
 LATENT_RGB = (
     (0.3512, 0.2297, 0.3227),
     (0.3250, 0.4974, 0.2350),
@@ -68,6 +70,7 @@ class StableDiffusion1:
         from webui.prompt.tokenizer import Tokenizer
 
         config = checked_config(file)
+        _require_channels(file)
         unet, vae, text = (part(config, name) for name in ("unet", "vae", "text"))
         text_shapes = _text_shapes(file.header)
         table = NoiseTable.scaled_linear()
@@ -132,6 +135,17 @@ def checked_config(file: SafetensorsFile) -> dict[str, Any]:
     if not sound:
         raise CheckpointError(f"{file.path.name} is damaged: its {CONFIG_KEY} metadata holds impossible values.")
     return config
+
+
+def _require_channels(file: SafetensorsFile) -> None:
+    """Raise CheckpointError unless the UNet reads a latent, or one with a mask and a masked latent (inpainting)."""
+    shapes = file.header.shapes(keys.UNET_PREFIX)
+    channels = shapes.get("input_blocks.0.0.weight", (0, 4))[1]
+    if channels not in CHANNELS:
+        raise CheckpointError(
+            f"The UNet of {file.path.name} reads {channels} channels; known are 4 and, for inpainting, 9. "
+            "(8 are those of an InstructPix2Pix model, 5 of one for depth or for upscaling.)"
+        )
 
 
 def _rows(value: Any) -> list[Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from webui.diffusion.noise import posterior_noise
@@ -16,8 +18,8 @@ from webui.networks.vae import AutoencoderKL, Posterior
 from webui.result import Pixels
 
 
-def encode(pixels: Pixels, model: Model) -> Posterior:
-    """The distribution (1, C, H/8, W/8) of latents of a picture (H, W, 3) uint8; sides are rounded down.
+def encode(pixels: NDArray[Any], model: Model) -> Posterior:
+    """The distribution (1, C, H/8, W/8) of latents of a picture (H, W, 3) of levels 0 to 255; sides are rounded down.
 
     A side shorter than a latent pixel is continued to one by its outermost line.
     """

@@ -45,7 +45,8 @@ class Setup:
 
     Made once a job, or once for each of its passes, by :func:`prepare`.  ``table`` are the model's noise levels as the
     request wants them.  ``empty`` is the encoded empty prompt, where contexts are padded with it; ``merged_tokens`` the
-    share of tokens that self-attention leaves out.  ``refiner`` takes over on the way.  ``retouch`` is what becomes of
+    share of tokens that self-attention leaves out.  ``extra_channels`` (pictures, C', h, w) are what an inpainting
+    model reads beside the latent.  ``refiner`` takes over on the way.  ``retouch`` is what becomes of
     a picture once it is decoded, before it is laid into another one.
     """
 
@@ -58,6 +59,7 @@ class Setup:
     contributions: tuple[Contribution, ...] = ()
     empty: Tensor | None = None
     merged_tokens: float = 0.0
+    extra_channels: Tensor | None = None
     refiner: Setup | None = None
     retouch: Callable[[Pixels], Pixels] | None = None
 
@@ -167,7 +169,10 @@ def predictor(setup: Setup) -> Predict:
     unet = setup.model.unet
 
     def predict(call: NetworkCall) -> Tensor:
-        openings = Openings(merged_tokens=setup.merged_tokens)
+        extra = setup.extra_channels
+        openings = Openings(
+            merged_tokens=setup.merged_tokens, extra_channels=None if extra is None else extra[list(call.image)]
+        )
         for contribution in setup.contributions:
             low, high = contribution.sigma_range
             if low <= call.sigma <= high:

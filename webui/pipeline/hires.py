@@ -15,6 +15,7 @@ from torch import Tensor
 from webui.latents import codec
 from webui.pipeline.denoising import Setup, latent_shape, seeds
 from webui.pipeline.img2img import walk_from
+from webui.pipeline.inpainting_model import informed
 from webui.pipeline.moments import Enlarging, Moment, Stepped
 from webui.pipeline.txt2img import finished, first_pass
 from webui.request import GenerationRequest
@@ -63,7 +64,8 @@ def hires(request: GenerationRequest, setup: Setup, second: Second, indices: Seq
     yield Enlarging(tuple(indices))
     larger = _cut(_enlarged(request, setup, second, latent, indices), latent_shape(second.request, second.setup.model))
     strength = request.second_pass.denoising_strength
-    walking = walk_from(second.request, second.setup, larger, indices, strength, exact_steps=True)
+    informing = informed(second.request, second.setup, indices)
+    walking = walk_from(second.request, informing, larger, indices, strength, exact_steps=True)
     latent, _ = yield from _counted(walking, steps, 0)
     yield from finished(second.request, second.setup, indices, latent)
 

@@ -19,6 +19,7 @@ from webui.latents import codec
 from webui.model import Model
 from webui.networks.vae import Posterior
 from webui.pipeline.denoising import Setup, image_noise, latent_shape, seeds, start_options, walk
+from webui.pipeline.inpainting_model import informed
 from webui.pipeline.moments import Made, Moment, Stepped
 from webui.pipeline.txt2img import finished
 from webui.request import GenerationRequest
@@ -78,6 +79,7 @@ def img2img(request: GenerationRequest, setup: Setup, beginning: Beginning, indi
     """The moments of making the pictures ``indices`` from one start image."""
     assert request.start is not None
     latent = start_latent(beginning, request, setup, indices)
+    setup = informed(request, setup, indices, beginning.start)
     strength, exact = request.start.denoising_strength, request.start.exact_steps
     multiplier = request.start.noise_multiplier
     result = yield from walk_from(

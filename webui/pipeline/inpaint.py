@@ -18,6 +18,7 @@ from webui.images.masks import Plan
 from webui.pipeline import soft_inpainting
 from webui.pipeline.denoising import Setup, image_noise, latent_shape, seeds
 from webui.pipeline.img2img import Beginning, img2img, start_latent, walk_from, with_colours
+from webui.pipeline.inpainting_model import informed
 from webui.pipeline.moments import Made, Moment
 from webui.pipeline.txt2img import finished
 from webui.request import GenerationRequest, Mask, MaskedContent, SoftInpainting
@@ -38,6 +39,7 @@ def inpaint(request: GenerationRequest, setup: Setup, beginning: Beginning, indi
     mask = request.start.mask
     painted = _latent_mask(planned, mask, request, setup)
     original = _original_latent(beginning, painted, request, setup, indices)
+    setup = informed(request, setup, indices, beginning.start, planned.mask)
     result = yield from walk_from(
         request,
         setup,

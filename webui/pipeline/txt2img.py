@@ -9,6 +9,7 @@ from torch import Tensor
 from webui.diffusion.start import start_from_noise
 from webui.latents import codec
 from webui.pipeline.denoising import Setup, image_noise, seeds, start_options, walk
+from webui.pipeline.inpainting_model import informed
 from webui.pipeline.moments import Decoding, Made, Moment, Stepped
 from webui.request import GenerationRequest
 from webui.result import MadePicture
@@ -22,6 +23,7 @@ def txt2img(request: GenerationRequest, setup: Setup, indices: Sequence[int]) ->
 
 def first_pass(request: GenerationRequest, setup: Setup, indices: Sequence[int]) -> Generator[Stepped, None, Tensor]:
     """The steps from pure noise to the clean latent (B, C, h, w), which it returns."""
+    setup = informed(request, setup, indices)
     start = start_from_noise(setup.sampler, setup.schedule, setup.table, request.sampling.steps, start_options(request))
     noise = image_noise(request, setup, indices)
     return (yield from walk(request, setup, start, indices, noise, noise.initial() * start.noise))
