@@ -117,3 +117,12 @@ def test_a_finished_picture_becomes_the_preview(client: TestClient, engine: Engi
     assert client.put(place, json={"output": "o2"}).status_code == 404
     for wrong in ({}, {"output": 1}, [], "o1"):
         assert client.put(place, json=wrong).status_code == 422
+
+
+def test_a_pasted_text_calls_a_lora_by_the_name_that_it_has_here(client: TestClient, engine: Engine) -> None:
+    header_file(engine.settings.models_dir / "Lora/renamed.safetensors", {"sshs_model_hash": "ab" * 32})
+    text = (
+        "a cat <lora:old name:0.5> <lora:unknown:1>\n"
+        'Steps: 20, Sampler: Euler, Seed: 1, Lora hashes: "old name: abababababab, unknown: 121212121212"'
+    )
+    assert engine.read_parameters(text).request.prompt == "a cat <lora:renamed:0.5> <lora:unknown:1>"

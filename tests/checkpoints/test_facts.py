@@ -209,6 +209,7 @@ def library(tmp_path: Path) -> Library:
     header_file(folder / "ink.safetensors", {"ss_output_name": "another"})
     header_file(folder / "twice a.safetensors", {"ss_output_name": "twice"})
     header_file(folder / "twice b.safetensors", {"ss_output_name": "twice"})
+    header_file(folder / "odd.safetensors", {"ss_output_name": 'GRÖSSE "X"'})
     (folder / "broken.safetensors").write_bytes(b"x")
     return Library(tmp_path / "models", HashCache(tmp_path / "hashes.sqlite3"))
 
@@ -220,6 +221,7 @@ def library(tmp_path: Path) -> Library:
         ("another", "ink"),
         ("light", "styles/soft"),
         ("twice", "twice b"),
+        ('Größe "x"', "odd"),
     ],
 )
 def test_a_lora_is_found_by_what_its_trainer_called_it(library: Library, wanted: str, found: str) -> None:
@@ -239,4 +241,8 @@ def test_a_picture_that_names_a_lora_otherwise_finds_it_by_its_hash(library: Lib
     assert found is not None and found.name == "styles/soft"
     assert library.by_network_hash("222") is None  # too short to mean one file
     assert library.by_network_hash("33" * 6) is None
-    assert library.renamed({"soft": "1" * 12, "old name": "2" * 12, "gone": "3" * 12}) == {"old name": "styles/soft"}
+    assert library.lora_named("old name", "2" * 12) == "styles/soft"
+    assert library.lora_named("Light", "2" * 12) == "Light"  # this name finds the file, too
+    assert library.lora_named("ink", "2" * 12) == "styles/soft"  # the hash decides, as in AUTOMATIC1111
+    assert library.lora_named("gone", "3" * 12) == "gone"
+    assert library.lora_named("ink", '" or') == "ink"

@@ -7,6 +7,7 @@ kohya-ss/sd-scripts ``train_util.py`` (``ss_*``, ``sshs_*``), Stability-AI/Model
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections import Counter
@@ -67,14 +68,14 @@ class ModelFacts:
     def to_json(self) -> str:
         """The facts as JSON, without what is empty."""
         values = ((name, getattr(self, name)) for name in _EMPTY)
-        return json.dumps({name: value for name, value in values if value != _EMPTY[name]})
+        return json.dumps({name: value for name, value in values if value != _EMPTY[name]}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelFacts:
         """The inverse of :meth:`to_json`; of anything else what makes sense, for the database is a file like others."""
         try:
             data = json.loads(text)
-            data["tags"] = tuple((str(tag), int(count)) for tag, count in data.get("tags", ()))
+            data["tags"] = tuple(map(tuple, data.get("tags", ())))
             return cls(**data)
         except (ValueError, TypeError, AttributeError):
             return cls()
@@ -154,6 +155,12 @@ def _base(outline: Outline) -> str:
     return next((_WIDTHS[width] for width in widths if width in _WIDTHS), "")
 
 
+def common_start(files: Sequence[ModelFile]) -> str:
+    """The folder that all files are in, or below."""
+    paths = [str(file.path) for file in files]
+    return os.path.commonpath([min(paths), max(paths)]) if paths else ""
+
+
 @dataclass(frozen=True)
 class FactCache:
     """Remembered facts in the SQLite database at ``path``; its folder must exist.
@@ -165,7 +172,8 @@ class FactCache:
 
     def texts_of(self, files: Iterable[ModelFile]) -> dict[str, str]:
         """The remembered facts of those files that have not changed since, as JSON, by path."""
-        rows = self.texts(_TABLE)
+        files = list(files)
+        rows = self.texts(_TABLE, common_start(files))
         pairs = ((file, rows.get(str(file.path))) for file in files)
         return {str(file.path): row[2] for file, row in pairs if row and row[:2] == (file.size, file.mtime_ns)}
 
@@ -191,11 +199,25 @@ class FactCache:
         """Keep what is known of files as they are now."""
         self.store(_TABLE, [(str(file.path), file.size, file.mtime_ns, facts.to_json()) for file, facts in pairs])
 
-    def texts(self, table: str) -> dict[str, tuple[int, int, str]]:
-        """Every remembered (size, mtime_ns, text) of a table by path."""
+    def matching(self, files: Sequence[ModelFile], part: str) -> dict[str, ModelFacts]:
+        """The facts, by path, of those files in whose facts as JSON ``part`` occurs, whether large or small letters.
+
+        Files that are not known are read and remembered.
+        """
+        texts = self.texts_of(files)
+        unknown = self.of([file for file in files if str(file.path) not in texts])
+        texts |= {path: facts.to_json() for path, facts in unknown.items()}
+        wanted = part.casefold()
+        return {path: ModelFacts.from_json(text) for path, text in texts.items() if wanted in text.casefold()}
+
+    def texts(self, table: str, start: str = "") -> dict[str, tuple[int, int, str]]:
+        """Every remembered (size, mtime_ns, text) of a table by path, of paths that begin with ``start``."""
         try:
             with closing(self._connect(table)) as database:
-                rows = database.execute(f"SELECT path, size, mtime_ns, text FROM {table}").fetchall()
+                rows = database.execute(
+                    f"SELECT path, size, mtime_ns, text FROM {table} WHERE path >= ? AND path < ?",
+                    (start, f"{start}\U0010ffff"),
+                ).fetchall()
         except sqlite3.Error:
             return {}
         return {path: (size, mtime_ns, text) for path, size, mtime_ns, text in rows}

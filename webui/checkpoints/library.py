@@ -6,6 +6,7 @@ never file contents, so that ten thousand files cost milliseconds.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -159,35 +160,39 @@ class Library:
         Reads the headers of files that were not read yet.
         """
         entries, wanted = self.entries(kind), alias.strip().casefold()
-        facts = self.facts.of(entries)
-        found = (entry for entry in reversed(entries) if facts[str(entry.path)].alias.casefold() == wanted)
-        return next(found, None) if wanted else None
+        if not wanted:
+            return None
+        facts = self.facts.matching(entries, json.dumps(alias.strip(), ensure_ascii=False))
+        named = {path for path, said in facts.items() if said.alias.casefold() == wanted}
+        return next((entry for entry in reversed(entries) if str(entry.path) in named), None)
 
     def by_network_hash(self, short: str, kind: str = "lora") -> ModelEntry | None:
         """The file that AUTOMATIC1111 knows by this hash, or its first digits, as in a picture's "Lora hashes".
 
         Looks among the hashes that files state and those that were computed, and computes none.
         """
-        wanted = short.strip().casefold()
-        entries = self.entries(kind)
-        facts = self.facts.of(entries) if len(wanted) >= _HASH_DIGITS else {}
+        entries, wanted = self.entries(kind), short.strip().casefold()
+        if len(wanted) < _HASH_DIGITS:
+            return None
+        facts = self.facts.matching(entries, f'"network_hash": "{wanted}')
         for entry in entries:
-            said = facts.get(str(entry.path))
-            computed = entry.sha256 if entry.path.suffix.lower() != ".safetensors" else None
-            if said is not None and (said.network_hash or computed or "").startswith(wanted):
+            is_pickle = entry.path.suffix.lower() != ".safetensors"
+            if str(entry.path) in facts or (is_pickle and entry.sha256 and entry.sha256.startswith(wanted)):
                 return entry
         return None
 
-    def renamed(self, hashes: Mapping[str, str], kind: str = "lora") -> dict[str, str]:
-        """For names of a picture's "Lora hashes" that are called otherwise here: the name there -> the name here."""
-        names: dict[str, str] = {}
-        for name, short in hashes.items():
-            with suppress(RequestError):
-                self.find(name, kind)
-                continue
-            if (entry := self.by_network_hash(short, kind)) is not None:
-                names[name] = entry.name
-        return names
+    def lora_named(self, name: str, short_hash: str) -> str:
+        """The name here of the LoRA that a picture's text calls ``name`` and gives this hash.
+
+        As in AUTOMATIC1111 the hash decides; where no file is known by it, the name stays.
+        """
+        entry = self.by_network_hash(short_hash)
+        if entry is None:
+            return name
+        with suppress(RequestError):
+            if self.find(name, "lora") == entry:
+                return name
+        return entry.name
 
     def vae_for(self, checkpoint: ModelEntry, wanted: str = AUTOMATIC) -> ModelEntry | None:
         """The VAE file to use with a checkpoint instead of its own VAE; None means its own.

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,41 +145,52 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
+Place = tuple[str, int, int]
+"""A file beside a model: path, size, mtime_ns."""
+
+
 @dataclass(frozen=True)
 class Beside:
-    """The files beside the models of a folder that tell about them, by name in lower case: (name, size, mtime_ns)."""
+    """The files in a folder that tell about the models there, by the model's name without suffix in lower case.
 
-    folder: str
-    files: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
+    Of the pictures those come first that AUTOMATIC1111 would show.
+    """
+
+    tables: Mapping[str, Place] = field(default_factory=dict)
+    pictures: Mapping[str, Sequence[Place]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: str) -> Beside:
         """Look into a folder; one that cannot be read has none."""
-        suffixes = tuple(f".{suffix}" for suffix in (*PICTURE_SUFFIXES, "json"))
-        found = {}
+        tables: dict[str, Place] = {}
+        pictures: dict[str, list[tuple[int, Place]]] = {}
         try:
             with os.scandir(folder) as listing:
                 for entry in listing:
-                    if entry.name.lower().endswith(suffixes):
-                        stat = entry.stat()
-                        found[entry.name.lower()] = (entry.name, stat.st_size, stat.st_mtime_ns)
+                    stem, _, suffix = entry.name.lower().rpartition(".")
+                    if suffix == "json":
+                        tables[stem] = _place(entry)
+                    elif suffix in PICTURE_SUFFIXES:
+                        place, rank = _place(entry), 2 * PICTURE_SUFFIXES.index(suffix)
+                        pictures.setdefault(stem, []).append((rank, place))
+                        pictures.setdefault(stem.removesuffix(".preview"), []).append((rank + 1, place))
         except OSError:
             pass
-        return cls(folder, found)
+        return cls(tables, {stem: [place for _, place in sorted(found)] for stem, found in pictures.items()})
 
-    def notes(self, stem: str) -> tuple[str, int, int] | None:
-        """The file of notes on the model ``stem``: path, size and mtime_ns."""
-        return self._found(f"{stem}.json")
+    def notes(self, stem: str) -> Place | None:
+        """The file of notes on the model ``stem``."""
+        return self.tables.get(stem.lower())
 
-    def preview(self, stem: str, model: str) -> tuple[str, int, int] | None:
+    def preview(self, stem: str, model: str) -> Place | None:
         """The picture that shows the model ``stem``, never the file ``model`` itself unless there is no other."""
-        names = [name for suffix in PICTURE_SUFFIXES for name in (f"{stem}.{suffix}", f"{stem}.preview.{suffix}")]
-        names.sort(key=lambda name: name == model)
-        return next(filter(None, map(self._found, names)), None)
+        found = self.pictures.get(stem.lower(), ())
+        return next((place for place in found if not place[0].endswith(f"{os.sep}{model}")), next(iter(found), None))
 
-    def _found(self, name: str) -> tuple[str, int, int] | None:
-        found = self.files.get(name.lower())
-        return None if found is None else (f"{self.folder}{os.sep}{found[0]}", *found[1:])
+
+def _place(entry: os.DirEntry[str]) -> Place:
+    stat = entry.stat()
+    return entry.path, stat.st_size, stat.st_mtime_ns
 
 
 def preview_target(model: Path, kind: str) -> Path:

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,10 @@ from typing import Any
 
 from PIL import Image
 
-from webui.checkpoints.facts import ModelFacts
+from webui.checkpoints.facts import ModelFacts, common_start
 from webui.checkpoints.formats import read_header
 from webui.checkpoints.library import FOLDERS, Library, ModelEntry, natural_order
-from webui.checkpoints.notes import Beside, Notes, preview_target, read_notes, write_beside, write_notes
+from webui.checkpoints.notes import Beside, Notes, Place, preview_target, read_notes, write_beside, write_notes
 from webui.checkpoints.pictures import SUFFIXES as PICTURE_SUFFIXES
 from webui.engine.outputs import write_atomically
 from webui.errors import NotFoundError, PictureError, RequestError, WebUIError
@@ -31,7 +31,6 @@ from webui.images.pixels import flatten, open_picture
 
 SHOWN = ("embedding", "hypernet", "checkpoint", "lora")
 """The kinds of files that the page has cards of."""
-SORTS = ("path", "name", "created", "modified")
 MAX_PAGE = 500
 THUMBNAIL_PX = (320, 480)
 """Largest width and height of a thumbnail: that of a card on a screen with two dots a pixel."""
@@ -40,9 +39,6 @@ _MAX_VALUE = 20_000
 """So many characters of one value of a file's metadata are shown."""
 _QUALITY = 80
 _NOTES = "notes"
-
-Place = tuple[str, int, int]
-"""A file beside a model: path, size, mtime_ns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,13 +160,29 @@ class CardPage:
         return {"total": self.total, "unread": self.unread, "place": str(self.place), "cards": cards}
 
 
+_ORDERS: Mapping[str, Callable[[Card], Any]] = {
+    "path": lambda card: natural_order(card.entry.name),
+    "name": lambda card: natural_order(card.stem),
+    "created": lambda card: card.entry.created_ns,
+    "modified": lambda card: card.entry.mtime_ns,
+}
+SORTS = tuple(_ORDERS)
+
+
 @dataclass
 class _Shelf:
-    """The cards of a kind, in name order by id, as of one look at the folder."""
+    """The cards of a kind by id, as of one look at the folder; their texts for searches; and their ids in order."""
 
     looks: int = 0
     cards: dict[str, Card] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
+    orders: dict[str, list[str]] = field(default_factory=dict)
+
+    def ordered(self, sort: str) -> list[str]:
+        """The ids in an order, which is found once: what is read of a file does not change it."""
+        if sort not in self.orders:
+            self.orders[sort] = sorted(self.cards, key=lambda card_id: _ORDERS[sort](self.cards[card_id]))
+        return self.orders[sort]
 
 
 class Cards:
@@ -189,7 +201,7 @@ class Cards:
     def page(self, query: CardQuery, offset: int = 0, limit: int = 100) -> CardPage:
         """The cards that are asked for.  Reads names and dates of files, at most; headers come later."""
         shelf = self._shelf(query.kind)
-        found = _sorted(self._matching(shelf, query), query)
+        found = self._matching(shelf, query)
         unread = sum(card.said is None for card in shelf.cards.values())
         shown = found[offset : offset + min(limit, MAX_PAGE)]
         return CardPage(cards=shown, total=len(found), unread=unread, place=self.library.root / FOLDERS[query.kind][0])
@@ -320,7 +332,7 @@ class Cards:
         said = self.library.facts.texts_of(entries)
         stems = Counter(entry.name.rpartition("/")[2].casefold() for entry in entries)
         besides: dict[str, Beside] = {}
-        notes = _RememberedNotes(self.library)
+        notes = _RememberedNotes(self.library, common_start(entries))
         cards = []
         for entry in entries:
             folder, file_name = os.path.split(entry.path)
@@ -342,7 +354,9 @@ class Cards:
         wanted = query.search.casefold().split()
         below = f"{query.folder}/"
         with self._lock:
-            cards = [card for card in shelf.cards.values() if card.is_shown]
+            ids = shelf.ordered(query.sort)
+            in_order = (shelf.cards[card_id] for card_id in (reversed(ids) if query.descending else ids))
+            cards = [card for card in in_order if card.is_shown]
         if query.folder:
             cards = [card for card in cards if card.folder == query.folder or card.folder.startswith(below)]
         if not wanted:
@@ -355,9 +369,9 @@ class Cards:
 class _RememberedNotes:
     """The notes on many files, read only where the file of notes changed since."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, start: str) -> None:
         self._facts = library.facts
-        self._known = self._facts.texts(_NOTES)
+        self._known = self._facts.texts(_NOTES, start)
         self._new: list[tuple[str, int, int, str]] = []
 
     def of(self, model: Path, place: Place | None) -> Notes:
@@ -377,16 +391,6 @@ class _RememberedNotes:
     def keep(self) -> None:
         if self._new:
             self._facts.store(_NOTES, self._new)
-
-
-def _sorted(cards: list[Card], query: CardQuery) -> list[Card]:
-    keys = {
-        "path": lambda card: natural_order(card.entry.name),
-        "name": lambda card: natural_order(card.stem),
-        "created": lambda card: card.entry.created_ns,
-        "modified": lambda card: card.entry.mtime_ns,
-    }
-    return sorted(cards, key=keys[query.sort], reverse=query.descending)
 
 
 def _digest(*parts: str) -> str:

@@ -384,7 +384,7 @@ class Engine:
 
     def read_parameters(self, text: str) -> ReadBack:
         """What a ``parameters`` text says, as a request; plugins may add to it."""
-        return read_back(infotext.parse(text), self.plugins)
+        return read_back(infotext.parse(text), self.plugins, self.library)
 
     def worker_status(self) -> str:
         """One word about the executor."""

@@ -140,8 +140,11 @@ def uncommented(request: GenerationRequest) -> GenerationRequest:
     return replace(request, prompt=prompt, negative_prompt=negative_prompt, second_pass=second)
 
 
-def read_back(parsed: Infotext, plugins: Plugins) -> ReadBack:
-    """What a text that was read says, as a request; plugins may add to it."""
+def read_back(parsed: Infotext, plugins: Plugins, library: Library | None = None) -> ReadBack:
+    """What a text that was read says, as a request; plugins may add to it.
+
+    With the ``library`` LoRAs that the text gives a hash are called by the names that they have there.
+    """
 
     def split_sampler(text: str) -> tuple[str, str]:
         """An old combined sampler name in two; one that is not known here stays whole, for the page to show."""
@@ -155,6 +158,8 @@ def read_back(parsed: Infotext, plugins: Plugins) -> ReadBack:
         return next((one.default_schedule for one in plugins.samplers.values() if name in one.names), None)
 
     known = Known(split_sampler=split_sampler, default_schedule=default_schedule)
+    if library is not None:
+        known = replace(known, lora_named=library.lora_named)
     back = to_request(parsed, GenerationRequest(), known)
     plain = plugins.amend(
         "read_infotext", "request", back.request.to_dict(), GenerationRequest.from_dict, fields=dict(parsed.fields)
