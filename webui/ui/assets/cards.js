@@ -51,6 +51,7 @@ function open(kind) {
     const chosen = one.dataset.kind === kind;
     one.setAttribute("aria-selected", chosen);
     one.tabIndex = chosen ? 0 : -1;
+    if (chosen) one.parentNode.scrollLeft = one.offsetLeft - one.parentNode.offsetLeft - 24;
   }
   document.body.classList.toggle(`cards-${tab}`, Boolean(kind));
   for (const [name, pane] of Object.entries(panes)) pane.node.hidden = name !== kind;
