@@ -236,6 +236,12 @@ def test_a_wrong_field_is_one_sentence(field: str, value: object, sentence: str)
     assert str(caught.value) == sentence
 
 
+def test_a_refiner_that_nobody_chose_is_one_sentence() -> None:
+    with pytest.raises(RequestError) as caught:
+        request_from_values({**DEFAULTS, "enable_refiner": True})
+    assert str(caught.value) == "Refiner is on, and no checkpoint is chosen; choose one."
+
+
 def test_what_is_not_a_stored_picture_is_refused() -> None:
     with pytest.raises(RequestError, match="SHA-256"):
         request_from_values({**DEFAULTS, "image": "../../etc/passwd"})

@@ -190,6 +190,9 @@ def _asked(field: Field, value: Any) -> Any:
         return None
     if isinstance(field.leaf.kind, type) and issubclass(field.leaf.kind, StrEnum):
         return value
+    if field.leaf.default is None and not field.leaf.optional and not value:
+        part = SWITCHES[field.part][1] if field.part else field.label
+        raise RequestError(f"{part} is on, and no {field.label[0].lower()}{field.label[1:]} is chosen; choose one.")
     if field.leaf.kind is int:
         return _whole(field, value)
     if field.leaf.kind is float:

@@ -65,7 +65,7 @@ class StylesEditor:
         """Connect the editor's own events, once all lists are known."""
         texts = [self.prompt, self.negative]
         after = [*self.lists, self.name, *texts]
-        connect(self.name.input, self._choose, [self.name, *texts], texts, self.notice)
+        connect(self.name.input, self._choose, self.name, texts, self.notice)
         connect(self.save.click, self._save, [self.name, *texts], after, self.notice)
         connect(self.delete.click, self._delete, [self.name, *self.lists], after, self.notice)
         self.close.click(lambda: gr.Column(visible=False), None, self.panel, **EVENT)
@@ -77,9 +77,9 @@ class StylesEditor:
         name = gr.Dropdown(choices=list(known), value=style.name if style else None)
         return [gr.Column(visible=True), name, shown.prompt, shown.negative_prompt]
 
-    def _choose(self, name: str | None, prompt: str, negative: str) -> tuple[str, str]:
+    def _choose(self, name: str | None) -> list[Any]:
         style = self.engine.styles().by_name.get(name or "")
-        return (style.prompt, style.negative_prompt) if style else (prompt, negative)
+        return [style.prompt, style.negative_prompt] if style else [gr.skip(), gr.skip()]
 
     def _save(self, name: str | None, prompt: str | None, negative: str | None) -> list[Any]:
         wanted = (name or "").strip()
