@@ -161,7 +161,13 @@ def build_router(engine: Engine) -> APIRouter:
     async def png_info(request: Request) -> dict[str, Any]:
         """What a picture (the raw file) tells about how it was made, as a request and what could not be mapped."""
         back = await asyncio.to_thread(engine.read_infotext, await _body(request))
-        return {"request": back.request.to_dict(), "start": dict(back.start), "unmapped": list(back.unmapped)}
+        return {
+            "program": back.program,
+            "items": dict(back.items),
+            "request": back.request.to_dict(),
+            "start": dict(back.start),
+            "unmapped": list(back.unmapped),
+        }
 
     @router.post("/api/v1/training", status_code=201, openapi_extra=_TRAINING_BODY)
     def train(body: Annotated[Any, Body()]) -> dict[str, Any]:

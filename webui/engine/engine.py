@@ -37,9 +37,9 @@ from webui.errors import DEFECT, MetadataError, NotFoundError, OutputError, Requ
 from webui.extras import ExtrasRequest
 from webui.faces import FaceRestorer
 from webui.images.pixels import read_pixels
-from webui.metadata import infotext
 from webui.metadata.completing import completed
 from webui.metadata.files import read_picture_texts
+from webui.metadata.foreign import Told, tell
 from webui.metadata.reading import OURS, ReadBack
 from webui.metadata.recipe import Recipe, request_of_one
 from webui.plugins.manager import DROP_IN_PACKAGES, MAX_PROBLEMS, TAB_PACKAGE, Plugins
@@ -196,8 +196,10 @@ class Engine:
             request = extras.ExtrasRecipe.from_json(texts["recipe"]).request.to_dict()
         elif "recipe" in texts:
             request = request_of_one(Recipe.from_json(texts["recipe"])).to_dict()
-        elif "parameters" in texts:
-            request = replace(self.read_parameters(texts["parameters"]).request, batch_size=1, batch_count=1).to_dict()
+        elif (told := tell(texts)) is not None:
+            request = replace(
+                read_back(told, self.plugins, self.library).request, batch_size=1, batch_count=1
+            ).to_dict()
         else:
             raise MetadataError(f"{filename} carries no recipe and no parameters, so it does not tell how it was made.")
         with self._lock:  # another job about the same file does not drop it in between
@@ -374,17 +376,18 @@ class Engine:
             raise MetadataError("This picture was made of another one (Extras), which did not tell how it was made.")
         if "recipe" in texts and "parameters" not in texts:
             return ReadBack(request_of_one(Recipe.from_json(texts["recipe"])), {}, (), OURS)
-        if "parameters" not in texts:
+        told = tell(texts)
+        if told is None:
             raise MetadataError("The picture carries no parameters; it was not made here, or its text was removed.")
-        back = self.read_parameters(texts["parameters"])
+        back = read_back(told, self.plugins, self.library)
         recorded = _recorded(texts.get("recipe", ""))
         if recorded is None:
             return back
         return replace(back, request=completed(back.request, back.start, recorded))
 
     def read_parameters(self, text: str) -> ReadBack:
-        """What a ``parameters`` text says, as a request; plugins may add to it."""
-        return read_back(infotext.parse(text), self.plugins, self.library)
+        """What a ``parameters`` text, or another program's JSON, says as a request; plugins may add to it."""
+        return read_back(tell({"parameters": text}) or Told("", text), self.plugins, self.library)
 
     def worker_status(self) -> str:
         """One word about the executor."""

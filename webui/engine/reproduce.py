@@ -22,6 +22,7 @@ from webui.errors import MetadataError, NotFoundError, RequestError, WebUIError
 from webui.images.pixels import read_pixels
 from webui.metadata import infotext
 from webui.metadata.files import pixel_digest, read_picture_texts
+from webui.metadata.foreign import Told, tell
 from webui.metadata.recipe import Recipe
 from webui.metadata.verdict import Outcome, Verdict, compare, differences, plugin_differences
 from webui.request import GenerationRequest, RandomSource
@@ -64,8 +65,9 @@ class Reproduction:
             return extras.ExtrasRun(self.runner, self.tell, self.control).reproduce(texts["recipe"], expected)
         if "recipe" in texts:
             return self._by_recipe(Recipe.from_json(texts["recipe"]), expected)
-        if "parameters" in texts:
-            return replace(self._by_text(texts["parameters"], expected), not_recorded=NOT_RECORDED)
+        told = tell(texts)
+        if told is not None:
+            return replace(self._by_text(told, expected), not_recorded=NOT_RECORDED)
         raise MetadataError("The picture carries no recipe and no parameters, so it does not tell how it was made.")
 
     def _by_recipe(self, recipe: Recipe, expected: Pixels) -> Verdict:
@@ -94,9 +96,9 @@ class Reproduction:
         )
         return _verdict_on(recipe, expected, made.pixels, reasons)
 
-    def _by_text(self, text: str, expected: Pixels) -> Verdict:
-        parsed = infotext.parse(text)
-        back = read_back(parsed, self.runner.plugins)
+    def _by_text(self, told: Told, expected: Pixels) -> Verdict:
+        parsed = told.infotext
+        back = read_back(told, self.runner.plugins)
         if "Denoising strength" in parsed.fields and back.request.second_pass is None:
             return _cannot_run(FROM_A_PICTURE)
         entry, reasons = self._model_by_text(parsed.fields)

@@ -10,7 +10,7 @@ from webui.checkpoints.library import Library
 from webui.diffusion.schedules import AUTOMATIC, Schedule, resolve_schedule, split_sampler_name
 from webui.errors import RequestError, unknown_name
 from webui.faces import find_restorer
-from webui.metadata.infotext import Infotext
+from webui.metadata.foreign import Told
 from webui.metadata.reading import Known, ReadBack, to_request
 from webui.metadata.writing import Walk
 from webui.plugins.manager import Plugins
@@ -140,11 +140,12 @@ def uncommented(request: GenerationRequest) -> GenerationRequest:
     return replace(request, prompt=prompt, negative_prompt=negative_prompt, second_pass=second)
 
 
-def read_back(parsed: Infotext, plugins: Plugins, library: Library | None = None) -> ReadBack:
-    """What a text that was read says, as a request; plugins may add to it.
+def read_back(told: Told, plugins: Plugins, library: Library | None = None) -> ReadBack:
+    """What was read of a file, as a request; plugins may add to it.
 
     With the ``library`` LoRAs that the text gives a hash are called by the names that they have there.
     """
+    parsed = told.infotext
 
     def split_sampler(text: str) -> tuple[str, str]:
         """An old combined sampler name in two; one that is not known here stays whole, for the page to show."""
@@ -164,7 +165,12 @@ def read_back(parsed: Infotext, plugins: Plugins, library: Library | None = None
     plain = plugins.amend(
         "read_infotext", "request", back.request.to_dict(), GenerationRequest.from_dict, fields=dict(parsed.fields)
     )
-    return replace(back, request=GenerationRequest.from_dict(plain))
+    return replace(
+        back,
+        request=GenerationRequest.from_dict(plain),
+        unmapped=(*back.unmapped, *told.unmapped),
+        program=told.program or back.program,
+    )
 
 
 _ALWAYS_DRAW = ("LCM", "Restart")

@@ -3,14 +3,14 @@
 ``parameters`` is the UserComment (0x9286), ``UNICODE`` and big-endian UTF-16, as AUTOMATIC1111 writes it.  The recipe
 is the MakerNote (0x927C), the tag that the standard leaves to the maker of a file: ``webui recipe``, NUL, UTF-8.
 
-Written with piexif.  Read by our own few lines, because what is read comes from strangers: only these two tags are
-looked at, every offset is checked, and nothing is copied but their values.
+Written with piexif.  Read by our own few lines, because what is read comes from strangers: only these two tags and a
+few texts of other programs are looked at, every offset is checked, and nothing is copied but their values.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import piexif
 import piexif.helper
@@ -23,6 +23,10 @@ MAX_JPEG_BLOCK = 65_533 - 6
 
 _EXIF_NAME = b"Exif\0\0"
 _RECIPE_NAME = b"webui recipe\0"
+_NAMED = {0x010E: "Description", 0x0131: "Software"}
+"""Texts of the first directory, by the keywords that PNG has for them."""
+_LABELLED = (0x010F, 0x0110)
+"""Make and Model, where ComfyUI puts its graphs."""
 _EXIF_POINTER, _MAKER_NOTE, _USER_COMMENT = 0x8769, 0x927C, 0x9286
 _BYTES_OF_TYPE = {1: 1, 2: 1, 7: 1}
 """BYTE, ASCII and UNDEFINED: the types that hold text."""
@@ -55,23 +59,39 @@ def read_block(block: bytes) -> dict[str, str]:
         texts[PARAMETERS] = _comment(values[_USER_COMMENT], is_ours=is_ours)
     if is_ours:
         texts[RECIPE] = values[_MAKER_NOTE].removeprefix(_RECIPE_NAME).decode("utf-8", "replace")
+    for tag, name in _NAMED.items():
+        if text := values.get(tag, b"").decode("utf-8", "replace").strip("\0 "):
+            texts.setdefault(name, text)
+    for tag in _LABELLED:  # ComfyUI's WebP: "workflow:{...}", "prompt:{...}"
+        label, _, text = values.get(tag, b"").decode("utf-8", "replace").strip("\0 ").partition(":")
+        if label in ("prompt", "workflow") and text:
+            texts.setdefault(label, text)
     return texts
 
 
 def _tags(tiff: bytes) -> dict[int, bytes]:
-    """The values of our two tags in the Exif directory.  struct.error or ValueError for anything out of bounds."""
+    """The values of the tags that are looked at.  struct.error or ValueError for anything out of bounds."""
     orders = {b"II*\0": "<", b"MM\0*": ">"}
     if tiff[:4] not in orders:
         raise ValueError("no TIFF header")
     order = orders[tiff[:4]]
     (first,) = struct.unpack_from(order + "I", tiff, 4)
-    pointer = next((entry for entry in _directory(tiff, first, order) if entry[0] == _EXIF_POINTER), None)
-    if pointer is None:
-        return {}
-    (second,) = struct.unpack_from(order + "I", tiff, pointer[3])
+    entries = list(_directory(tiff, first, order))
+    pointer = next((entry for entry in entries if entry[0] == _EXIF_POINTER), None)
+    values = _values(tiff, entries, order, {*_NAMED, *_LABELLED})
+    if pointer is not None:
+        (second,) = struct.unpack_from(order + "I", tiff, pointer[3])
+        values |= _values(tiff, _directory(tiff, second, order), order, {_USER_COMMENT, _MAKER_NOTE})
+    return values
+
+
+def _values(
+    tiff: bytes, entries: Iterable[tuple[int, int, int, int]], order: str, wanted: set[int]
+) -> dict[int, bytes]:
+    """The values of the tags ``wanted`` among a directory's entries."""
     values: dict[int, bytes] = {}
-    for tag, kind, count, at in _directory(tiff, second, order):
-        if tag not in (_USER_COMMENT, _MAKER_NOTE) or tag in values:
+    for tag, kind, count, at in entries:
+        if tag not in wanted or tag in values:
             continue
         length = count * _BYTES_OF_TYPE.get(kind, 0)
         start = at if length <= 4 else struct.unpack_from(order + "I", tiff, at)[0]

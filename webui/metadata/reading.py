@@ -26,7 +26,6 @@ from webui.metadata.versions import (
     parse_version,
 )
 from webui.metadata.writing import SOFT, SOFT_KEYS
-from webui.prompt.styles import Styles
 from webui.request import (
     AUTOMATIC_VAE,
     BUILT_IN_VAE,
@@ -62,14 +61,13 @@ class Known:
 
     ``split_sampler`` is asked where the text has a sampler and no schedule type; ``default_schedule`` gives the
     schedule that "Automatic" means for a sampler (None: the uniform one).  ``lora_named`` gives the name here of the
-    LoRA that a text calls by a name and with a hash.  With ``styles`` those that the prompts carry are taken out of
-    them and chosen.  ``old_behaviour``: the text's version asks for the behaviour of its time.
+    LoRA that a text calls by a name and with a hash.  ``old_behaviour``: the text's version asks for the behaviour of
+    its time.
     """
 
     split_sampler: SplitSampler = lambda name: (name, AUTOMATIC)
     default_schedule: Callable[[str], str | None] = lambda sampler: None
     lora_named: Callable[[str, str], str] = lambda name, short_hash: name
-    styles: Styles | None = None
     old_behaviour: bool = True
 
 
@@ -191,21 +189,6 @@ def _read_prompts(reader: _Reader, infotext: Infotext, known: Known) -> None:
     prompt, negative = (_renamed(text, hashes, known) for text in (prompt, negative))
     reader.take("Prompt", prompt, lambda request, text: replace(request, prompt=text))
     reader.take("Negative prompt", negative, lambda request, text: replace(request, negative_prompt=text))
-    if known.styles is not None:
-        _take_styles(reader, known.styles)
-
-
-def _take_styles(reader: _Reader, styles: Styles) -> None:
-    """Choose the styles that the prompts carry, where putting them back gives the very same prompts."""
-    request = reader.request
-    bare = styles.extract(request.prompt, request.negative_prompt)
-    if not bare.names:
-        return
-    if styles.apply(bare.names, bare.prompt, bare.negative_prompt) != (request.prompt, request.negative_prompt):
-        return
-    reader.request = replace(
-        request, prompt=bare.prompt, negative_prompt=bare.negative_prompt, styles=tuple(bare.names)
-    )
 
 
 _HASH_BEHIND = re.compile(r"\(([0-9a-f]+)\)$")

@@ -13,6 +13,7 @@ import gradio as gr
 from webui.engine.jobs import Job
 from webui.errors import PictureError, WebUIError
 from webui.metadata.files import read_picture_texts
+from webui.metadata.infotext import layout, parse
 from webui.ui import texts
 from webui.ui.context import PageContext, Target
 from webui.ui.notices import connect
@@ -111,7 +112,11 @@ def _describe(engine: Engine, path: Path) -> str:
     unmapped = [f"Not used here: {pair}" for pair in back.unmapped]
     if "postprocessing" in found:
         unmapped.insert(0, f"Afterwards: {found['postprocessing']}")
-    return texts.infotext(found.get("parameters", "")) + texts.notes(unmapped) + recipe
+    text = found.get("parameters", "")
+    if back.items and "recipe" not in found and back.items.items() - parse(text).fields.items():
+        text = layout(back.request.prompt, back.request.negative_prompt, back.items)
+        unmapped.insert(0, f"Read from what {back.program} wrote, in the words of AUTOMATIC1111.")
+    return texts.infotext(text) + texts.notes(unmapped) + recipe
 
 
 def _verdict(job: Job) -> str:
@@ -133,7 +138,8 @@ def _verdict(job: Job) -> str:
 
 _TO_EXTRAS = ("extras", "Extras")
 _HELP = (
-    '<div class="info-help"><p>Drop a picture to read how it was made.</p><p class="muted">PNG, JPEG and WebP of this '
-    "program and of AUTOMATIC1111 are read. A picture pasted from the clipboard has lost its text: browsers strip it."
+    '<div class="info-help"><p>Drop a picture to read how it was made.</p><p class="muted">Files of this program, '
+    "AUTOMATIC1111, Forge, ComfyUI, InvokeAI, Fooocus and NovelAI are read. A picture pasted from the clipboard has "
+    "lost its text: browsers strip it."
     "</p></div>"
 )
