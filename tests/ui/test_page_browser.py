@@ -46,6 +46,12 @@ def wait_value(page: Page, field: str, wanted: object, tab: str = "txt2img") -> 
     expect(page.locator(f"#{tab}_{field} {kind}")).to_have_value(str(wanted), timeout=60_000)
 
 
+def choose(page: Page, selector: str, name: str) -> None:
+    """Choose from a dropdown by what it shows."""
+    page.click(f"{selector} input")
+    page.get_by_role("option", name=name, exact=True).click()
+
+
 def generate(page: Page, tab: str = "txt2img") -> None:
     """Press Generate and wait until the new picture stands in the gallery."""
     before = shown(page, tab)
@@ -179,6 +185,36 @@ def test_img2img_then_inpaint_changes_only_what_is_painted(page: Page, server: S
     assert mask[height // 2 :, width // 2 :].max() == 0
     assert np.array_equal(before[height // 2 :, width // 2 :], after[height // 2 :, width // 2 :])
     assert not np.array_equal(before[mask == 255], after[mask == 255])
+
+
+def test_an_xyz_plot_of_four_pictures_and_its_sheet_stand_in_the_gallery(page: Page, server: Server) -> None:
+    fill(page, "prompt", PROMPT)
+    panel = "#script_txt2img_xyz_plot_panel"
+    assert page.locator(panel).count() == 0, "what is not chosen is not on the page"
+    choose(page, "#txt2img_script_list", "X/Y/Z plot")
+    page.wait_for_selector(panel)
+    assert page.locator("#script_txt2img_prompt_matrix_panel").count() == 0
+    for axis, name, values in (("x", "Steps", "1, 2"), ("y", "CFG Scale", "3, 6.5")):
+        choose(page, f"#script_txt2img_xyz_plot_{axis}_axis", name)
+        page.fill(
+            f"#script_txt2img_xyz_plot_{axis}_values textarea, #script_txt2img_xyz_plot_{axis}_values input", values
+        )
+    generate(page)
+    job = newest(server)
+    script = job["request"]["script"]
+    assert script["name"] == "X/Y/Z plot"
+    assert script["options"].items() >= {"x_axis": "Steps", "x_values": "1, 2", "y_axis": "CFG Scale"}.items()
+    assert sorted(output["index"] for output in job["outputs"]) == [-1, 0, 1, 2, 3]
+    thumbnails = page.locator("#txt2img_gallery .grid-wrap button.thumbnail-item")
+    assert thumbnails.count() == 5
+    thumbnails.first.click()
+    page.wait_for_selector("#html_info_txt2img .info-settings:has-text('X Type: Steps')")
+
+    choose(page, "#txt2img_script_list", "None")
+    page.wait_for_selector(panel, state="detached")
+    fill(page, "steps", 1)
+    generate(page)
+    assert newest(server)["request"]["script"] is None
 
 
 def test_undo_and_clear_take_strokes_back(page: Page, server: Server, tmp_path: Path) -> None:

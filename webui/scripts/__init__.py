@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from webui.diffusion.schedules import lookup
@@ -30,6 +30,46 @@ class Argument:
     maximum: float | None = None
     step: float | None = None
     choices: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """How the page shows a field of a script's options; ``name`` and ``default`` are those of the field.
+
+    The default's type says what it holds: a flag, a whole number, a number or a text.  ``choices`` (of whether there is
+    a start image) make it a list, ``low`` and ``high`` a slider, more than one of ``lines`` a large box that a file can
+    fill.  ``hint`` stands in an empty text or below the label.  Without ``shown`` only API and command line set it.
+    """
+
+    name: str = ""
+    default: Any = None
+    label: str = ""
+    hint: str = ""
+    choices: Callable[[bool], Sequence[str]] | None = None
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    lines: int = 1
+    shown: bool = True
+
+
+def option(default: Any, label: str, **more: Any) -> Any:
+    """A field of a script's options with its words; ``more`` as in :class:`Box`."""
+    return field(default=default, metadata={Box: Box(label=label, **more)})
+
+
+def boxes(options: type) -> list[Box]:
+    """What the page shows of a script's options, in their order: fields whose default is a plain value.
+
+    A field that was not made with :func:`option` is labelled by its name.
+    """
+    found = []
+    for one in fields(options):
+        box = one.metadata.get(Box, Box())
+        if box.shown and one.default is not MISSING and isinstance(one.default, bool | int | float | str):
+            label = box.label or one.name.replace("_", " ").capitalize()
+            found.append(replace(box, name=one.name, default=one.default, label=label))
+    return found
 
 
 @dataclass(frozen=True)
@@ -91,9 +131,9 @@ class Expansion:
 class Script:
     """A script as it is registered.
 
-    ``options`` is a frozen dataclass of plain values, every field with a default; ``expand`` takes a request whose seed
-    is set and an instance of it.  ``arguments`` and ``options_from`` serve clients that send positional lists;
-    ``options_from`` also hears whether there is a start image.
+    ``options`` is a frozen dataclass of plain values, every field with a default (see :func:`option`); ``expand`` takes
+    a request whose seed is set and an instance of it.  ``arguments`` and ``options_from`` serve clients that send
+    positional lists; ``options_from`` also hears whether there is a start image.
     """
 
     name: str

@@ -15,25 +15,27 @@ from webui.errors import RequestError
 from webui.hooks import hookimpl
 from webui.records import check_flag, check_whole
 from webui.request import GenerationRequest
-from webui.scripts import Argument, Expansion, Label, Page, Script, Sheet, padded
+from webui.scripts import Argument, Expansion, Label, Page, Script, Sheet, option, padded
 
 MAX_PARTS = 10
+PROMPTS = ("positive", "negative")
+JOININGS = ("comma", "space")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """``which`` is "positive" or "negative", the prompt that is divided; ``joining`` "comma" or "space"."""
 
-    parts_first: bool = False
-    different_seeds: bool = False
-    which: str = "positive"
-    joining: str = "comma"
-    margin: int = 0
+    parts_first: bool = option(False, "Put variable parts at start of prompt")
+    different_seeds: bool = option(False, "Use different seed for each picture")
+    which: str = option("positive", "Select prompt", choices=lambda _: PROMPTS)
+    joining: str = option("comma", "Select joining char", choices=lambda _: JOININGS)
+    margin: int = option(0, "Grid margins (px)", low=0, high=500, step=2)
 
     def __post_init__(self) -> None:
         check_flag("Put variable parts at start of prompt", self.parts_first)
         check_flag("Use different seed for each picture", self.different_seeds)
-        if self.which not in ("positive", "negative") or self.joining not in ("comma", "space"):
+        if self.which not in PROMPTS or self.joining not in JOININGS:
             raise RequestError(
                 'A prompt matrix divides the "positive" or "negative" prompt and joins by comma or space.'
             )
@@ -83,8 +85,8 @@ def arguments(img2img: bool) -> Sequence[Argument]:
     return (
         Argument(label="Put variable parts at start of prompt", value=False),
         Argument(label="Use different seed for each picture", value=False),
-        Argument(label="Select prompt", value="positive", choices=("positive", "negative")),
-        Argument(label="Select joining char", value="comma", choices=("comma", "space")),
+        Argument(label="Select prompt", value="positive", choices=PROMPTS),
+        Argument(label="Select joining char", value="comma", choices=JOININGS),
         Argument(label="Grid margins (px)", value=0, minimum=0, maximum=500, step=2),
     )
 

@@ -16,7 +16,7 @@ from webui.errors import RequestError
 from webui.hooks import hookimpl
 from webui.records import check_flag, check_text, shown
 from webui.request import GenerationRequest
-from webui.scripts import Argument, Expansion, Page, Script, Sheet, drawn_seed, padded
+from webui.scripts import Argument, Expansion, Page, Script, Sheet, drawn_seed, option, padded
 
 MAX_LINES = 1000
 IGNORED = frozenset(
@@ -29,10 +29,10 @@ IGNORED = frozenset(
 class Options:
     """``place`` is where a line goes: "start" or "end" of the request's own prompt."""
 
-    iterate_seeds: bool = False
-    same_seed: bool = False
-    place: str = "start"
-    lines: str = ""
+    iterate_seeds: bool = option(False, "Iterate seed every line")
+    same_seed: bool = option(False, "Use same random seed for all lines")
+    place: str = option("start", "Insert prompts at the", choices=lambda _: ("start", "end"))
+    lines: str = option("", "List of prompt inputs", hint='a prompt a line, or --prompt "…" --steps 20 …', lines=6)
 
     def __post_init__(self) -> None:
         check_flag("Iterate seed every line", self.iterate_seeds)

@@ -24,7 +24,7 @@ from webui.request import (
     Refiner,
     Size,
 )
-from webui.scripts import Argument, Expansion, Label, Page, Script, Sheet, drawn_seed, padded
+from webui.scripts import Argument, Expansion, Label, Page, Script, Sheet, drawn_seed, option, padded
 
 NOTHING = "Nothing"
 MAX_VALUES = 1000
@@ -287,11 +287,17 @@ AXES = (
     Axis(name="Size", read=texts, apply=_size),
 )
 SEED_AXES = ("Seed", "Var. seed")
+WRITTEN = "with commas between; numbers also as 1-5, 1-5 (+2) or 1-10 [5]"
 
 
 def offered(img2img: bool) -> tuple[Axis, ...]:
     """The axes in the order in which clients number them."""
     return tuple(axis for axis in AXES if (axis.image2image if img2img else axis.text2image))
+
+
+def axis_names(img2img: bool) -> list[str]:
+    """Their names."""
+    return [axis.name for axis in offered(img2img)]
 
 
 def find_axis(name: str) -> Axis:
@@ -307,22 +313,23 @@ class Options:
     """Three axes by name with their values, written as one line with commas; ``margin`` in pixels.
 
     ``keep_random`` leaves -1 among seeds random for every picture (each -1 is otherwise one seed for its row).
+    ``pictures`` sends API clients the pictures beside the sheet; the page shows them always.
     """
 
-    x_axis: str = NOTHING
-    x_values: str = ""
-    y_axis: str = NOTHING
-    y_values: str = ""
-    z_axis: str = NOTHING
-    z_values: str = ""
-    legend: bool = True
-    pictures: bool = False
-    sub_sheets: bool = False
-    keep_random: bool = False
-    vary_x: bool = False
-    vary_y: bool = False
-    vary_z: bool = False
-    margin: int = 0
+    x_axis: str = option(NOTHING, "X type", choices=axis_names)
+    x_values: str = option("", "X values", hint=WRITTEN)
+    y_axis: str = option(NOTHING, "Y type", choices=axis_names)
+    y_values: str = option("", "Y values", hint=WRITTEN)
+    z_axis: str = option(NOTHING, "Z type", choices=axis_names)
+    z_values: str = option("", "Z values", hint=WRITTEN)
+    legend: bool = option(True, "Draw legend")
+    pictures: bool = option(False, "Include Sub Images", shown=False)
+    sub_sheets: bool = option(False, "Include Sub Grids")
+    keep_random: bool = option(False, "Keep -1 for seeds")
+    vary_x: bool = option(False, "Vary seeds for X")
+    vary_y: bool = option(False, "Vary seeds for Y")
+    vary_z: bool = option(False, "Vary seeds for Z")
+    margin: int = option(0, "Grid margins (px)", low=0, high=500, step=2)
 
     def __post_init__(self) -> None:
         for name in ("x_axis", "y_axis", "z_axis", "x_values", "y_values", "z_values"):
@@ -442,7 +449,7 @@ def _pairs(axes: Sequence[tuple[str, Chosen]], options: Options) -> dict[str, st
 
 def arguments(img2img: bool) -> Sequence[Argument]:
     """The positional arguments: an axis is named by its number, or in words."""
-    names = [axis.name for axis in offered(img2img)]
+    names = axis_names(img2img)
     rows = []
     for letter, first in (("X", "Seed"), ("Y", NOTHING), ("Z", NOTHING)):
         rows += [
@@ -475,7 +482,7 @@ def options_from(given: Sequence[Any], img2img: bool) -> Mapping[str, Any]:
 
 
 def _named_axis(axis: Any, img2img: bool) -> str:
-    names = [one.name for one in offered(img2img)]
+    names = axis_names(img2img)
     if isinstance(axis, int) and not isinstance(axis, bool):
         if not 0 <= axis < len(names):
             raise RequestError(f"There is no axis number {axis}; they are from 0 to {len(names) - 1}.")

@@ -599,8 +599,8 @@ WITHOUT_WIDGET: Mapping[str, str] = {
     "template.hires_prompt": "as the prompt's",
     "template.hires_negative_prompt": "as the prompt's",
     "modules": "conditioning modules have panels of their own",
-    "script.name": "scripts are named by the API and the command line; the page has no panel for them yet",
-    "script.options": "as the script's name",
+    "script.name": "the Script list holds it (ui/scripts)",
+    "script.options": "the boxes below the Script list hold them, made from the script's options record",
     "script.drawn": "set when the job is queued",
 }
 """Leaves of the request without a field of the table, each with the reason."""

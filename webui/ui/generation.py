@@ -30,6 +30,7 @@ from webui.ui.notices import connect, sentence
 from webui.ui.relevance import relevant
 from webui.ui.restoring import Found, fitting, from_picture, from_request, from_text
 from webui.ui.results import SHOWN, Results
+from webui.ui.scripts import ScriptPanels
 from webui.ui.sections import tool
 from webui.ui.widgets.canvas import PictureCanvas
 
@@ -49,6 +50,7 @@ class GenerationTab:
         self.inputs = Inputs(name, context.initial, choices)
         self.fields = self.inputs.made
         self.names = (*TOP, *fields_of(name))
+        self.scripts = ScriptPanels(name, self.engine.scripts())
 
     def build(self) -> None:
         """Create the components and their events inside the open tab."""
@@ -162,6 +164,7 @@ class GenerationTab:
             sections.picture_options(self.inputs)
         sections.sampler_parameters(self.inputs)
         sections.more_options(self.inputs)
+        self.scripts.build()
 
     def _build_size(self) -> None:
         if not self.has_start:
@@ -203,16 +206,18 @@ class GenerationTab:
         self._on(self.subrecycle.click, results.variation_seed, picked, [fields["variation_seed"]])
         self._wire_prompts()
         self._wire_switches()
+        self.scripts.wire(self.context.notice)
         self._wire_in_browser()
         self._offer_as_target()
         self.context.when_built(self._wire_others)
 
     def _wire_generate(self) -> None:
-        everything = [self.fields[name] for name in self.names]
+        fields = [self.fields[name] for name in self.names]
+        everything = [*fields, *self.scripts.components]
         if not self.has_start:
             self._on(self.generate.click, self._generate, everything, [self.results.live])
             picked = [self.results.outputs, self.results.selected]
-            self._on(self.results.upscale.click, self._upscale, [*picked, *everything], [self.results.live])
+            self._on(self.results.upscale.click, self._upscale, [*picked, *fields], [self.results.live])
             return
         self._on(
             self.generate.click,
@@ -307,7 +312,8 @@ class GenerationTab:
     # --- what the events do -----------------------------------------------------------------------------------
 
     def _generate(self, *values: Any) -> dict[str, Any]:
-        return self._submit(self._asked(values))
+        own = len(self.names)
+        return self._submit(self._asked(values[:own]), values[own:])
 
     def _asked(self, values: Sequence[Any]) -> dict[str, Any]:
         return dict(zip(self.names, values, strict=True))
@@ -315,7 +321,8 @@ class GenerationTab:
     def _generate_from_picture(
         self, mode: str, image: Any, painted: Any, resize_by: str, scale: float, *values: Any
     ) -> dict[str, Any]:
-        fields = self._asked(values)
+        own = len(self.names)
+        fields = self._asked(values[:own])
         start = painted if mode == "inpaint" else image
         if not isinstance(start, dict) or not start.get("image"):
             return _refusal("There is no start image; choose one first, or drop it on the box.")
@@ -329,11 +336,12 @@ class GenerationTab:
                 _, (fields["width"], fields["height"]) = self._sizes(start["image"], scale)
             except WebUIError as error:
                 return _refusal(str(error))
-        return self._submit(fields)
+        return self._submit(fields, values[own:])
 
-    def _submit(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _submit(self, values: Mapping[str, Any], script: Sequence[Any]) -> dict[str, Any]:
+        """Queue what the fields and the script's boxes ask for."""
         try:
-            return self._queue(request_from_values(values))
+            return self._queue(replace(request_from_values(values), script=self.scripts.asked(script)))
         except WebUIError as error:
             return _refusal(str(error))
 

@@ -89,8 +89,9 @@ class Results:
         return self.shown(self.engine.job(str(event.job)))
 
     def shown(self, job: Job) -> list[Any]:
-        """Updates that put the job's pictures into the gallery; files that were deleted meanwhile keep out."""
-        there = [(path, output) for output in job.outputs if (path := self._file(output)) is not None]
+        """Updates that put the job's pictures into the gallery, a script's sheets first; deleted files keep out."""
+        ordered = sorted(job.outputs, key=lambda output: (output.index >= 0, abs(output.index)))
+        there = [(path, output) for output in ordered if (path := self._file(output)) is not None]
         if not there:
             return [{"shown": job.id}, gr.skip(), gr.skip(), gr.skip(), gr.skip()]
         alone = len(there) == 1

@@ -1,0 +1,111 @@
+"""The Script list and its boxes: what they ask for, without a browser."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from webui.errors import RequestError
+from webui.request import ScriptUse
+from webui.scripts import Expansion, Script, boxes, option, prompt_matrix, prompts_from_file, xyz_plot
+from webui.ui.scripts import MAX_FILE, NONE, ScriptPanels, element, read_text
+
+BUILT_IN = [*prompt_matrix.register_scripts(), *prompts_from_file.register_scripts(), *xyz_plot.register_scripts()]
+
+
+@dataclass(frozen=True)
+class Options:
+    plain_field: int = 3
+    share: float = option(0.5, "Share", low=0, high=1, step=0.1)
+    mode: str = option("a", "Mode", choices=lambda img2img: ("a", "b") if img2img else ("a",))
+    secret: bool = option(False, "Secret", shown=False)
+    odd: tuple[int, ...] = ()
+
+
+OWN = Script(name="Own: script", options=Options, expand=lambda request, _: Expansion(requests=(request,)))
+
+
+def panels(tab: str, *scripts: Script) -> ScriptPanels:
+    made = ScriptPanels(tab, scripts)
+    with gr.Blocks():
+        made.build()
+    return made
+
+
+def fresh(made: ScriptPanels, chosen: str) -> list[Any]:
+    return [chosen, *(component.value for component in made.components[1:])]
+
+
+def test_the_boxes_of_a_record() -> None:
+    assert [(box.name, box.label, box.default) for box in boxes(Options)] == [
+        ("plain_field", "Plain field", 3),
+        ("share", "Share", 0.5),
+        ("mode", "Mode", "a"),
+    ]
+
+
+@pytest.mark.parametrize("tab", ["txt2img", "img2img"])
+@pytest.mark.parametrize("script", BUILT_IN, ids=lambda script: script.name)
+def test_untouched_boxes_ask_for_the_options_of_a_fresh_record(script: Script, tab: str) -> None:
+    made = panels(tab, *BUILT_IN)
+    use = made.asked(fresh(made, script.name))
+    assert use is not None and use.name == script.name
+    assert asdict(script.options(**use.options)) == asdict(script.options())
+
+
+def test_without_a_script_none_is_asked_for() -> None:
+    made = panels("txt2img", *BUILT_IN)
+    assert made.asked(fresh(made, NONE)) is None
+    with pytest.raises(RequestError, match='no script "gone"'):
+        made.asked(fresh(made, "gone"))
+
+
+def test_each_script_has_its_own_boxes() -> None:
+    made = panels("txt2img", OWN, *BUILT_IN)
+    values = fresh(made, "Own: script")
+    values[1:4] = [7.0, 1, "a"]
+    assert made.asked(values) == ScriptUse(name="Own: script", options={"plain_field": 7, "share": 1.0, "mode": "a"})
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [(None, "Plain field is empty; type a number."), (2.5, "Plain field is 2.5; it must be a whole number.")],
+)
+def test_a_wrong_number_is_one_sentence(value: Any, sentence: str) -> None:
+    made = panels("txt2img", OWN)
+    values = fresh(made, OWN.name)
+    values[1] = value
+    with pytest.raises(RequestError) as caught:
+        made.asked(values)
+    assert str(caught.value) == sentence
+
+
+def test_the_axes_are_those_of_the_tab() -> None:
+    for tab, there, not_there in (
+        ("txt2img", "Hires steps", "Image CFG Scale"),
+        ("img2img", "Image CFG Scale", "Hires steps"),
+    ):
+        made = panels(tab, *xyz_plot.register_scripts())
+        axes = next(one for one in made.components if one.elem_id == f"script_{tab}_xyz_plot_x_axis")
+        names = [name for name, _ in axes.choices]
+        assert there in names and not_there not in names
+
+
+def test_an_element_id_is_upstreams() -> None:
+    assert element("img2img", "X/Y/Z plot", "draw_legend") == "script_img2img_xyz_plot_draw_legend"
+
+
+def test_a_file_of_prompts_is_read_and_what_is_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffa fox\nüber".encode())
+    assert read_text(str(file)) == "a fox\nüber"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RequestError, match="UTF-8"):
+        read_text(str(file))
+    file.write_bytes(b"a" * (MAX_FILE + 1))
+    with pytest.raises(RequestError, match="smaller"):
+        read_text(str(file))
