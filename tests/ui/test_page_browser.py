@@ -50,6 +50,7 @@ def choose(page: Page, selector: str, name: str) -> None:
     """Choose from a dropdown by what it shows."""
     page.click(f"{selector} input")
     page.get_by_role("option", name=name, exact=True).click()
+    page.wait_for_selector("[role=option]", state="detached")
 
 
 def generate(page: Page, tab: str = "txt2img") -> None:

@@ -38,7 +38,8 @@ class Box:
 
     The default's type says what it holds: a flag, a whole number, a number or a text.  ``choices`` (of whether there is
     a start image) make it a list, ``low`` and ``high`` a slider, more than one of ``lines`` a large box that a file can
-    fill.  ``hint`` stands in an empty text or below the label.  Without ``shown`` only API and command line set it.
+    fill.  ``hint`` stands in an empty text or below the label.  One that is ``beside`` shares the row of the box before
+    it.  Without ``shown`` only API and command line set it.
     """
 
     name: str = ""
@@ -50,6 +51,7 @@ class Box:
     high: float | None = None
     step: float | None = None
     lines: int = 1
+    beside: bool = False
     shown: bool = True
 
 

@@ -29,7 +29,7 @@ class Options:
     parts_first: bool = option(False, "Put variable parts at start of prompt")
     different_seeds: bool = option(False, "Use different seed for each picture")
     which: str = option("positive", "Select prompt", choices=lambda _: PROMPTS)
-    joining: str = option("comma", "Select joining char", choices=lambda _: JOININGS)
+    joining: str = option("comma", "Select joining char", choices=lambda _: JOININGS, beside=True)
     margin: int = option(0, "Grid margins (px)", low=0, high=500, step=2)
 
     def __post_init__(self) -> None:

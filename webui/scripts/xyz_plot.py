@@ -317,11 +317,11 @@ class Options:
     """
 
     x_axis: str = option(NOTHING, "X type", choices=axis_names)
-    x_values: str = option("", "X values", hint=WRITTEN)
+    x_values: str = option("", "X values", hint=WRITTEN, beside=True)
     y_axis: str = option(NOTHING, "Y type", choices=axis_names)
-    y_values: str = option("", "Y values", hint=WRITTEN)
+    y_values: str = option("", "Y values", hint=WRITTEN, beside=True)
     z_axis: str = option(NOTHING, "Z type", choices=axis_names)
-    z_values: str = option("", "Z values", hint=WRITTEN)
+    z_values: str = option("", "Z values", hint=WRITTEN, beside=True)
     legend: bool = option(True, "Draw legend")
     pictures: bool = option(False, "Include Sub Images", shown=False)
     sub_sheets: bool = option(False, "Include Sub Grids")

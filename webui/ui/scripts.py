@@ -7,7 +7,7 @@ is not on the page.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,12 @@ class ScriptPanels:
             self.panels.append(panel)
 
     def _build_boxes(self, script: str, shown: Sequence[Box]) -> None:
-        """The boxes of one script, flags in rows of their own; in the order of the options among the components."""
+        """The boxes of one script, flags below the others; in the order of the options among the components."""
         made: dict[str, Any] = {}
         flags = [box for box in shown if isinstance(box.default, bool)]
-        with gr.Row(elem_classes=["grid"]):
-            for box in shown:
-                if box not in flags:
-                    made[box.name] = self._box(script, box)
+        for row in rows(box for box in shown if box not in flags):
+            with gr.Row():
+                made |= {box.name: self._box(script, box) for box in row}
         with gr.Row(elem_classes=["checks"]):
             for box in flags:
                 made[box.name] = self._box(script, box)
@@ -118,6 +117,17 @@ class ScriptPanels:
                 return ScriptUse(name=name, options={box.name: _plain(box, value) for box, value in pairs})
             start += len(shown)
         raise RequestError(f'There is no script "{chosen}"; choose one in the list.')
+
+
+def rows(shown: Iterable[Box]) -> list[list[Box]]:
+    """The boxes by the row in which they stand."""
+    found: list[list[Box]] = []
+    for box in shown:
+        if found and box.beside:
+            found[-1].append(box)
+        else:
+            found.append([box])
+    return found
 
 
 def element(tab: str, script: str, item: str) -> str:
