@@ -236,6 +236,21 @@ def test_the_beta_schedule_always_says_its_shape_and_rho_only_its_own_schedules(
         assert {key: value for key, value in said.items() if "schedule " in key or "rho" in key} == further
 
 
+def test_levels_are_said_where_the_sampler_spans_them_itself() -> None:
+    facts = replace(FACTS, walk=Walk(label="Automatic", spans_levels=True), second_walk=None)
+    said = pairs(sampled(options=SamplerOptions(sigma_max=9)), facts)
+    assert said["Schedule max sigma"] == "9.0"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "modes"), [("a b", ""), ("a BREAK b", "None"), ("a\\\\b", "None"), ("(a", "No norm None")]
+)
+def test_emphasis_is_said_where_the_prompt_has_something_to_read(prompt: str, modes: str) -> None:
+    for mode in (Emphasis.NO_NORM, Emphasis.NONE):
+        said = pairs(replace(PLAIN, prompt=prompt, emphasis=mode), replace(FACTS, second_walk=None))
+        assert said.get("Emphasis") == (mode.value if mode.value in modes else None)
+
+
 def test_a_vae_of_a_file_is_named_with_its_hash() -> None:
     facts = replace(FACTS, vae="sea.safetensors", vae_hash="cd" * 32, second_walk=None)
     text = write(replace(PLAIN, vae="sea"), facts)

@@ -206,6 +206,7 @@ def _walk(sampling: Sampling, plugins: Plugins) -> Walk:
         draws_noise=not sampler.brownian
         and (stochastic or sampler.name in _ALWAYS_DRAW or (takes_churn and bool(sampling.options.s_churn))),
         discards_penultimate=sampler.discards_penultimate,
+        spans_levels=sampler.ignores_schedule or sampler.plans_levels,
     )
 
 

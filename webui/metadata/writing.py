@@ -50,7 +50,8 @@ class Walk:
     ``default_eta`` is the sampler's own (None: it takes none).
     ``takes_churn`` and ``takes_noise_scale``: the sampler has s_churn, s_tmin, s_tmax; s_noise.  ``on_timesteps``: it
     walks timesteps and takes no schedule.  ``draws_noise``: it adds noise that the seed offset (ENSD) changes.
-    ``discards_penultimate``: it always does.
+    ``discards_penultimate``: it always does.  ``spans_levels``: it walks levels of its own between the two ends,
+    whatever the schedule.
     """
 
     label: str
@@ -61,6 +62,7 @@ class Walk:
     on_timesteps: bool = False
     draws_noise: bool = True
     discards_penultimate: bool = False
+    spans_levels: bool = False
 
     @property
     def has_schedule(self) -> bool:
@@ -101,6 +103,10 @@ class InfotextFacts:
 
 
 Pairs = dict[str, str]
+
+_CHANGED_BY_WEIGHTS = re.compile(r"[(\[]")
+_CHANGED_BY_NONE = re.compile(r"[(\[\\]|\bBREAK\b")
+"""What the modes of emphasis read otherwise; AUTOMATIC1111 looks for brackets only."""
 
 
 def write(request: GenerationRequest, facts: InfotextFacts) -> str:
@@ -246,7 +252,8 @@ def _hashes(facts: InfotextFacts) -> Pairs:
 def _prompt_options(request: GenerationRequest) -> Pairs:
     found, second, compatibility = Pairs(), request.second_pass, request.compatibility
     prompts = [request.prompt, request.negative_prompt, *([second.prompt, second.negative_prompt] if second else [])]
-    if request.emphasis is not Emphasis.ORIGINAL and any(set("([") & set(prompt) for prompt in prompts):
+    changing = _CHANGED_BY_NONE if request.emphasis is Emphasis.NONE else _CHANGED_BY_WEIGHTS
+    if request.emphasis is not Emphasis.ORIGINAL and any(changing.search(prompt) for prompt in prompts):
         found["Emphasis"] = request.emphasis.value
     if compatibility.old_prompt_editing and any(_EDIT.search(prompt) for prompt in prompts):
         found["Old prompt editing timelines"] = "True"
@@ -265,9 +272,10 @@ def _schedule(request: GenerationRequest, facts: InfotextFacts) -> Pairs:
         found["Noise multiplier"] = _number(request.start.noise_multiplier)
     if options.discard_penultimate and any(not walk.discards_penultimate for walk in leveled):
         found["Discard penultimate sigma"] = "True"
-    if labels and options.sigma_min:
+    spanned = bool(labels) or any(walk.spans_levels for walk in walks)
+    if spanned and options.sigma_min:
         found["Schedule min sigma"] = _number(options.sigma_min)
-    if labels and options.sigma_max:
+    if spanned and options.sigma_max:
         found["Schedule max sigma"] = _number(options.sigma_max)
     if options.rho and any(OWN_RHO[label] != options.rho for label in labels & OWN_RHO.keys()):
         found["Schedule rho"] = _number(options.rho)
