@@ -89,6 +89,7 @@ class ScriptPanels:
                 size="sm",
                 file_types=["text"],
                 elem_id=element(self.tab, script, f"{box.name}_file"),
+                elem_classes=["script-file"],
             )
         self._files.append((file, text))
         return text
