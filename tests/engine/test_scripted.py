@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
+from PIL import Image
 from tiny_model import tiny_request
 from waiting import finished
 
 from webui.engine.engine import Engine
 from webui.engine.executor import Control, Order, Report
 from webui.engine.runner import Runner
-from webui.request import ScriptUse
+from webui.errors import RequestError
+from webui.images.pixels import read_pixels
+from webui.metadata.files import encode_picture, read_picture_texts
+from webui.metadata.recipe import Recipe, request_of_one
+from webui.request import ScriptUse, Size, StartImage
 
 USE = ScriptUse(name="X/Y/Z plot", options={"x_axis": "Seed", "x_values": "1,2", "y_axis": "Steps", "y_values": "1,2"})
 
@@ -49,3 +56,43 @@ def test_an_interrupted_job_has_no_overview(runner: Runner) -> None:
     runner.run(order, tell, control)
     assert [report.data["index"] for report in reports if report.kind == "picture"] == [0]
     assert reports[-1].kind == "interrupted"
+
+
+def test_an_upscale_by_tiles_goes_on_where_it_was(engine: Engine, runner: Runner) -> None:
+    before = np.asarray(Image.effect_noise((64, 64), 50).convert("RGB"))
+    digest = engine.put_input(encode_picture(before, ".png", {}))
+    size = Size(width=64, height=64)
+    start = StartImage(image=digest, denoising_strength=0.0)
+    options = {"upscaler": "Lanczos", "scale": 1.5, "overlap": 32}
+    request = replace(tiny_request(), size=size, start=start, script=ScriptUse(name="SD upscale", options=options))
+    job = finished(engine, engine.submit(request))
+    outputs = {output.index: output for output in job.outputs}
+    assert sorted(outputs) == [-1, 0, 1, 2, 3]
+    assert (outputs[-1].width, outputs[-1].height) == (96, 96)
+    assert "SD upscale overlap: 32, SD upscale upscaler: Lanczos" in outputs[-1].infotext
+    recipe = Recipe.from_json(read_picture_texts(engine.output_path(outputs[3].id).read_bytes())["recipe"])
+    tile = request_of_one(recipe).start
+    assert tile is not None
+    enlarged = np.asarray(Image.fromarray(before).resize((96, 96), Image.Resampling.LANCZOS))
+    assert np.array_equal(read_pixels(engine.input_path(tile.image).read_bytes()), enlarged[32:, 32:])
+
+    reports: list[Report] = []
+    order = Order(
+        job="again", kind="generate", request=job.request, done=(0, 1), paths=(outputs[0].path, outputs[1].path)
+    )
+    runner.run(order, reports.append, Control())
+    made = [report.data for report in reports if report.kind == "picture"]
+    assert [one["index"] for one in made] == [2, 3, -1]
+    whole = engine.output_path(outputs[-1].id).read_bytes()
+    assert (runner.settings.outputs_dir / made[-1]["path"]).read_bytes() == whole
+
+
+def test_an_upscaler_that_is_not_here_is_refused_when_it_is_queued(engine: Engine) -> None:
+    digest = engine.put_input(encode_picture(np.zeros((64, 64, 3), np.uint8), ".png", {}))
+    use = ScriptUse(name="SD upscale", options={"upscaler": "ESRGANN", "overlap": 0})
+    request = replace(tiny_request(), size=Size(width=64, height=64), start=StartImage(image=digest), script=use)
+    with pytest.raises(RequestError, match="upscaler"):
+        engine.submit(request)
+    use = ScriptUse(name="SD upscale", options={"upscaler": "Latent", "overlap": 0})
+    with pytest.raises(RequestError, match="enlarges latents"):
+        engine.submit(replace(request, script=use))

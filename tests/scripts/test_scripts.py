@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,15 +13,17 @@ from tiny_model import tiny_request
 
 from webui.errors import RequestError
 from webui.plugins.manager import Plugins
-from webui.request import Refiner, ScriptUse, SecondPass, Size, StartImage
-from webui.scripts import Expansion, expanded, prompt_matrix, prompts_from_file, xyz_plot
+from webui.request import Mask, Refiner, ScriptUse, SecondPass, Size, StartImage
+from webui.scripts import Expansion, expanded, prompt_matrix, prompts_from_file, sd_upscale, xyz_plot
+from webui.upscalers import upscaled_by
 
 SCRIPTS = list(Plugins.load(None, packages=("webui.scripts",)).scripts.values())
+UPSCALERS = list(Plugins.load(None, packages=("webui.upscalers",)).upscalers.values())
 
 
 def expansion(name: str, options: dict[str, Any], *, drawn: bool = False, **request: Any) -> Expansion:
     use = ScriptUse(name=name, options=options, drawn=drawn)
-    return expanded(replace(tiny_request(**request), script=use), SCRIPTS)
+    return expanded(replace(tiny_request(**request), script=use), SCRIPTS, lambda _: (128, 96))
 
 
 def xyz(
@@ -215,3 +218,54 @@ def test_other_options_are_refused() -> None:
         expansion("XYZ", {})
     with pytest.raises(RequestError, match="pictures"):
         xyz(("Steps", "1-100"), ("Seed", "1-100"))
+
+
+START = StartImage(image="a" * 64, denoising_strength=0.3)
+
+
+def test_sd_upscale_paints_every_tile_with_its_seed() -> None:
+    options = {"upscaler": "Lanczos", "scale": 2.0, "overlap": 64}
+    size = Size(width=128, height=128)
+    made = expansion("SD upscale", options, start=START, size=size, seed=1234, batch_count=2)
+    start = made.start
+    assert start is not None and (start.tiles.width, start.tiles.height) == (256, 192)
+    assert (start.tiles.lefts, start.tiles.tops) == ((0, 64, 128), (0, 64))
+    assert [request.seed for request in made.requests] == [*range(1234, 1240), *range(1235, 1241)]
+    assert all(request.script is None and request.pictures == 1 for request in made.requests)
+    assert [sheet.pages[0].cells for sheet in made.sheets] == [tuple(range(6)), tuple(range(6, 12))]
+    assert made.sheets[0].pairs == {"SD upscale overlap": "64", "SD upscale upscaler": "Lanczos"}
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "sentence"),
+    [
+        ({"scale": 2.0}, {}, "belongs to img2img"),
+        ({"scale": 2.0}, {"start": START, "size": Size(width=512, height=512)}, "fewer than a tile of 512x512"),
+        ({"overlap": 64}, {"start": START, "size": Size(width=64, height=64)}, "must be less"),
+        ({"scale": 9.0}, {"start": START}, "Scale factor"),
+        ({}, {"start": replace(START, mask=Mask(image="b" * 64))}, "take the mask away"),
+    ],
+)
+def test_an_upscale_that_cannot_be_is_a_sentence(options: dict[str, Any], more: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        expansion("SD upscale", options, **more)
+
+
+@given(st.integers(8, 400), st.integers(8, 400), st.floats(1, 4))
+def test_the_enlarged_size_is_what_the_upscaler_makes(width: int, height: int, scale: float) -> None:
+    (lanczos,) = (one for one in UPSCALERS if one.name == "Lanczos")
+    pixels = np.zeros((height, width, 3), np.uint8)
+    wanted = sd_upscale.enlarged_size((width, height), sd_upscale.Options(upscaler="Lanczos", scale=scale))
+    assert upscaled_by(pixels, scale, lanczos).shape == (wanted[1], wanted[0], 3)
+    as_it_is = sd_upscale.Options(upscaler="None", scale=scale)
+    assert sd_upscale.enlarged_size((width, height), as_it_is) == (width, height)
+
+
+def test_sd_upscale_by_position() -> None:
+    assert sd_upscale.options_from([None, 32, "Lanczos", 1.5], True) == {
+        "overlap": 32,
+        "upscaler": "Lanczos",
+        "scale": 1.5,
+    }
+    with pytest.raises(RequestError, match="name it"):
+        sd_upscale.options_from([None, 32, 2, 1.5], True)

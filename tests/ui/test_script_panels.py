@@ -11,7 +11,7 @@ import pytest
 
 from webui.errors import RequestError
 from webui.request import ScriptUse
-from webui.scripts import Expansion, Script, boxes, option, prompt_matrix, prompts_from_file, xyz_plot
+from webui.scripts import Expansion, Script, boxes, option, prompt_matrix, prompts_from_file, sd_upscale, xyz_plot
 from webui.ui.scripts import MAX_FILE, NONE, ScriptPanels, element, read_text
 
 BUILT_IN = [*prompt_matrix.register_scripts(), *prompts_from_file.register_scripts(), *xyz_plot.register_scripts()]
@@ -30,7 +30,7 @@ OWN = Script(name="Own: script", options=Options, expand=lambda request, _: Expa
 
 
 def panels(tab: str, *scripts: Script) -> ScriptPanels:
-    made = ScriptPanels(tab, scripts)
+    made = ScriptPanels(tab, scripts, {"img2img_upscaler": ["None", "Lanczos"]})
     with gr.Blocks():
         made.build()
     return made
@@ -93,6 +93,15 @@ def test_the_axes_are_those_of_the_tab() -> None:
         axes = next(one for one in made.components if one.elem_id == f"script_{tab}_xyz_plot_x_axis")
         names = [name for name, _ in axes.choices]
         assert there in names and not_there not in names
+
+
+def test_sd_upscale_stands_in_img2img_alone_with_the_upscalers() -> None:
+    (script,) = sd_upscale.register_scripts()
+    assert not panels("txt2img", script).boxes
+    made = panels("img2img", script)
+    assert made.components[3].choices == [("None", "None"), ("Lanczos", "Lanczos")]
+    use = made.asked([script.name, 32.0, 2, "Lanczos"])
+    assert use is not None and use.options == {"overlap": 32, "scale": 2.0, "upscaler": "Lanczos"}
 
 
 def test_an_element_id_is_upstreams() -> None:

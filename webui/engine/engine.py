@@ -36,7 +36,7 @@ from webui.engine.training_view import TrainingView, TrainingViews
 from webui.errors import DEFECT, MetadataError, NotFoundError, OutputError, RequestError, WebUIError
 from webui.extras import ExtrasRequest
 from webui.faces import FaceRestorer
-from webui.images.pixels import read_pixels
+from webui.images.pixels import picture_size, read_pixels
 from webui.metadata.completing import completed
 from webui.metadata.files import read_picture_texts
 from webui.metadata.foreign import Told, tell
@@ -49,7 +49,7 @@ from webui.samplers import Sampler
 from webui.scripts import Expansion, Script, expanded
 from webui.settings import Settings
 from webui.training.kinds import TrainingKind
-from webui.upscalers import Upscaler
+from webui.upscalers import Upscaler, find_upscaler
 from webui.upscalers.files import KIND as UPSCALER
 from webui.upscalers.files import all_upscalers
 
@@ -146,6 +146,8 @@ class Engine:
         """Queue what a script makes of a request, as one job; each of its requests is looked at before."""
         request = request.settled(self.find_model(request.checkpoint).name)
         expansion = self.expansion(request)
+        if expansion.start is not None and find_upscaler(expansion.start.upscaler, self.upscalers()).is_latent:
+            raise RequestError(f"{expansion.start.upscaler} enlarges latents; choose an upscaler of pictures.")
         styles = self.styles()
         for one in expansion.requests:
             resolve(styled(one, styles) if one.styles else one, self.plugins, self.library)
@@ -154,7 +156,11 @@ class Engine:
 
     def expansion(self, request: GenerationRequest) -> Expansion:
         """What a request with a script becomes.  Raises RequestError for an unknown script or options of another."""
-        return expanded(request, self.plugins.scripts.values())
+        return expanded(request, self.plugins.scripts.values(), self._measured)
+
+    def _measured(self, digest: str) -> tuple[int, int]:
+        """Width and height of a stored picture.  Raises NotFoundError."""
+        return picture_size(self.inputs.get(digest))
 
     def scripts(self) -> list[Script]:
         """Every script, in the order of registration."""

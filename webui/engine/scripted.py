@@ -17,13 +17,15 @@ import numpy as np
 from webui.engine.executor import Control, Report, Tell
 from webui.engine.jobs import Output
 from webui.engine.outputs import OutputFolder
-from webui.images.pixels import read_pixels
+from webui.engine.picture_tools import PictureTools
+from webui.images.pixels import picture_size, read_pixels
 from webui.images.sheet import labelled, side_by_side
 from webui.metadata.files import encode_picture, read_picture_texts
 from webui.metadata.infotext import quote
 from webui.request import GenerationRequest
 from webui.result import MadePicture, Pixels
 from webui.scripts import Expansion, Page, Sheet, expanded
+from webui.upscalers import NONE, upscaled_by
 
 if TYPE_CHECKING:
     from webui.engine.runner import Runner
@@ -46,7 +48,7 @@ class ScriptRun:
     def run(self, done: Mapping[int, str], save: Save | None, suffix: str) -> Iterator[Path]:
         """Make what is not ``done`` (paths by number); yields the path of each new file."""
         self.tell(Report("request", self.request.to_dict()))
-        expansion = expanded(self.request, self.runner.plugins.scripts.values())
+        expansion = self._started(expanded(self.request, self.runner.plugins.scripts.values(), self._measured))
         for number, path in done.items():
             self._remember(number, self.runner.settings.outputs_dir / path)
         for place in expansion.order or range(len(expansion.requests)):
@@ -58,6 +60,29 @@ class ScriptRun:
         for number, sheet in enumerate(expansion.sheets, 1):
             if -number not in self.made:
                 yield from self._sheet(expansion, sheet, -number, save, suffix)
+
+    def _measured(self, digest: str) -> tuple[int, int]:
+        return picture_size(self.runner.inputs.get(digest))
+
+    def _started(self, expansion: Expansion) -> Expansion:
+        """The expansion with its requests started from the tiles of the enlarged start image, where it asks for them.
+
+        Each tile is stored like any start image, so that its picture can be made again from its recipe.
+        """
+        start, enlarged, runner = self.request.start, expansion.start, self.runner
+        if start is None or enlarged is None:
+            return expansion
+        pixels = read_pixels(runner.inputs.get(start.image), background=start.background)
+        tools = PictureTools(runner.plugins, runner.library, runner.networks, runner.settings.models_dir)
+        upscaler = tools.upscaler(enlarged.upscaler)
+        if upscaler.name != NONE:
+            pixels = upscaled_by(pixels, enlarged.scale, upscaler)
+        tiles = [runner.inputs.put(encode_picture(tile, ".png", {})) for tile in enlarged.tiles.cut(pixels)]
+        requests = tuple(
+            replace(request, start=replace(request.start or start, image=tiles[place % len(tiles)]))
+            for place, request in enumerate(expansion.requests)
+        )
+        return replace(expansion, requests=requests)
 
     def _remember(self, number: int, path: Path) -> None:
         if path.is_file():
@@ -138,6 +163,8 @@ class ScriptRun:
             return None
         blank: Pixels = np.full_like(known[0], 128)
         pictures = [blank if pixels is None else pixels for pixels in found]
+        if page.tiles is not None:
+            return page.tiles.join(pictures)
         top = [[(label.text, label.on) for label in labels] for labels in page.top]
         left = [[(label.text, label.on) for label in labels] for labels in page.left]
         return labelled(pictures, page.columns, top, left, page.title, margin)

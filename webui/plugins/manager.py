@@ -74,7 +74,7 @@ PARTS = {
     "register_preprocessors": ("name", "run"),
     "register_upscalers": ("name", "scale", "enlarge", "resize_latent"),
     "register_face_restorers": ("name", "restore", "find_file"),
-    "register_scripts": ("name", "options", "expand", "arguments", "options_from"),
+    "register_scripts": ("name", "options", "expand", "from_start", "arguments", "options_from"),
     "register_training_kinds": ("name", "label", "summary", "folder", "options", "begin"),
     "register_ui_tabs": ("id", "label", "order", "build"),
 }

@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from webui.diffusion.schedules import lookup
 from webui.errors import RequestError
+from webui.images.tiles import Tiles
 from webui.request import RANDOM_SEED_RANGE, GenerationRequest
 
 MAX_PICTURES = 5000
@@ -37,7 +38,8 @@ class Box:
     """How the page shows a field of a script's options; ``name`` and ``default`` are those of the field.
 
     The default's type says what it holds: a flag, a whole number, a number or a text.  ``choices`` (of whether there is
-    a start image) make it a list, ``low`` and ``high`` a slider, more than one of ``lines`` a large box that a file can
+    a start image) make it a list, as ``entries`` does, the name of a list of the page that a folder fills
+    ("img2img_upscaler"); ``low`` and ``high`` a slider, more than one of ``lines`` a large box that a file can
     fill.  ``hint`` stands in an empty text or below the label.  One that is ``beside`` shares the row of the box before
     it.  Without ``shown`` only API and command line set it.
     """
@@ -47,6 +49,7 @@ class Box:
     label: str = ""
     hint: str = ""
     choices: Callable[[bool], Sequence[str]] | None = None
+    entries: str = ""
     low: float | None = None
     high: float | None = None
     step: float | None = None
@@ -84,13 +87,17 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A table of pictures: ``cells`` are places in ``Expansion.requests``, row by row; the first picture of each."""
+    """A table of pictures: ``cells`` are places in ``Expansion.requests``, row by row; the first picture of each.
+
+    With ``tiles`` they are no table, but put together to the picture that these cover.
+    """
 
     cells: tuple[int, ...]
     columns: int
     top: tuple[tuple[Label, ...], ...] = ()
     left: tuple[tuple[Label, ...], ...] = ()
     title: str = ""
+    tiles: Tiles | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +115,29 @@ class Sheet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Enlarged:
+    """The start image, ``scale`` times as large by an upscaler and cut into ``tiles``: what the requests start from.
+
+    The request at place ``i`` starts from tile ``i``, counted from the beginning again when there are more requests.
+    """
+
+    upscaler: str
+    scale: float
+    tiles: Tiles
+
+
+@dataclass(frozen=True, kw_only=True)
 class Expansion:
     """What becomes of a request.  ``order`` (empty: as they stand) is that in which the requests are best computed.
 
+    With a ``start`` the requests name the job's start image, and the tiles take its place when it is computed.
     ``with_pictures`` False: an API client is answered with the sheets alone.
     """
 
     requests: tuple[GenerationRequest, ...]
     sheets: tuple[Sheet, ...] = ()
     order: tuple[int, ...] = ()
+    start: Enlarged | None = None
     with_pictures: bool = True
 
     @property
@@ -129,18 +150,26 @@ class Expansion:
         return sum(request.pictures for request in self.requests[:place])
 
 
+Size = tuple[int, int]
+"""Width and height of a start image."""
+Expand = Callable[[GenerationRequest, Any], Expansion]
+ExpandStart = Callable[[GenerationRequest, Any, Size], Expansion]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Script:
     """A script as it is registered.
 
     ``options`` is a frozen dataclass of plain values, every field with a default (see :func:`option`); ``expand`` takes
     a request whose seed is set and an instance of it.  ``arguments`` and ``options_from`` serve clients that send
-    positional lists; ``options_from`` also hears whether there is a start image.
+    positional lists; ``options_from`` also hears whether there is a start image.  A script ``from_start`` is for
+    img2img alone; its ``expand`` also hears the size of the start image.
     """
 
     name: str
     options: type
-    expand: Callable[[GenerationRequest, Any], Expansion]
+    expand: Expand | ExpandStart
+    from_start: bool = False
     arguments: Callable[[bool], Sequence[Argument]] = lambda img2img: ()
     options_from: Callable[[Sequence[Any], bool], Mapping[str, Any]] = lambda given, img2img: {}
 
@@ -150,15 +179,23 @@ def find_script(name: str, scripts: Iterable[Script]) -> Script:
     return lookup("script", name, (((script.name,), script) for script in scripts))
 
 
-def expanded(request: GenerationRequest, scripts: Iterable[Script]) -> Expansion:
-    """What a request with a script and a seed becomes.  Raises RequestError for options that do not fit."""
+def expanded(request: GenerationRequest, scripts: Iterable[Script], measure: Callable[[str], Size]) -> Expansion:
+    """What a request with a script and a seed becomes; ``measure`` tells the size of a stored picture.
+
+    Raises RequestError for options that do not fit.
+    """
     assert request.script is not None and request.seed is not None
     script = find_script(request.script.name, scripts)
     try:
         options = script.options(**request.script.options)
     except TypeError as error:
         raise RequestError(f"The options of {script.name} do not fit: {error}.") from error
-    expansion = script.expand(request, options)
+    if not script.from_start:
+        expansion = cast(Expand, script.expand)(request, options)
+    elif request.start is None:
+        raise RequestError(f"{script.name} begins with a picture; it belongs to img2img.")
+    else:
+        expansion = cast(ExpandStart, script.expand)(request, options, measure(request.start.image))
     if not 1 <= expansion.pictures <= MAX_PICTURES:
         raise RequestError(
             f"{script.name} would make {expansion.pictures} pictures; a job makes from 1 to {MAX_PICTURES}."

@@ -50,7 +50,7 @@ class GenerationTab:
         self.inputs = Inputs(name, context.initial, choices)
         self.fields = self.inputs.made
         self.names = (*TOP, *fields_of(name))
-        self.scripts = ScriptPanels(name, self.engine.scripts())
+        self.scripts = ScriptPanels(name, self.engine.scripts(), choices)
 
     def build(self) -> None:
         """Create the components and their events inside the open tab."""

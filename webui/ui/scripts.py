@@ -27,11 +27,16 @@ MAX_FILE = 1_000_000
 
 
 class ScriptPanels:
-    """The components of one tab: ``chosen`` is the list, ``components`` are all that :meth:`asked` hears of."""
+    """The components of one tab: ``chosen`` is the list, ``components`` are all that :meth:`asked` hears of.
 
-    def __init__(self, tab: str, scripts: Sequence[Script]) -> None:
+    ``lists`` are the entries that a box may name.
+    """
+
+    def __init__(self, tab: str, scripts: Sequence[Script], lists: Mapping[str, Sequence[Any]]) -> None:
         self.tab = tab
-        self.boxes = {script.name: boxes(script.options) for script in scripts}
+        self.lists = lists
+        shown = [script for script in scripts if tab == "img2img" or not script.from_start]
+        self.boxes = {script.name: boxes(script.options) for script in shown}
         self.panels: list[Any] = []
         self.components: list[Any] = []
         self._files: list[tuple[Any, Any]] = []
@@ -72,6 +77,8 @@ class ScriptPanels:
             choices = list(box.choices(self.tab == "img2img"))
             kind = gr.Radio if len(choices) <= FEW else gr.Dropdown
             return kind(choices, min_width=140, info=box.hint or None, **common)
+        if box.entries:
+            return gr.Dropdown(list(self.lists[box.entries]), min_width=140, info=box.hint or None, **common)
         if isinstance(box.default, str):
             return self._text(script, box, common)
         if box.low is not None and box.high is not None:

@@ -32,14 +32,16 @@ def with_script(request: GenerationRequest, body: Generation, engine: Engine) ->
 def titles(engine: Engine) -> dict[str, list[str]]:
     """The scripts by lower-case title, those that a request can choose first."""
     chosen = sorted(script.name.lower() for script in engine.scripts())
-    return {"txt2img": [*chosen, *TXT2IMG], "img2img": [*chosen, *IMG2IMG]}
+    from_text = sorted(script.name.lower() for script in engine.scripts() if not script.from_start)
+    return {"txt2img": [*from_text, *TXT2IMG], "img2img": [*chosen, *IMG2IMG]}
 
 
 def infos(engine: Engine) -> list[dict[str, Any]]:
     """Every script with its positional arguments."""
     rows = []
     for img2img in (False, True):
-        rows += [_info(script, img2img) for script in sorted(engine.scripts(), key=lambda one: one.name.lower())]
+        known = sorted(engine.scripts(), key=lambda one: one.name.lower())
+        rows += [_info(script, img2img) for script in known if img2img or not script.from_start]
         for name in IMG2IMG if img2img else TXT2IMG:
             rows.append(_row(name, True, img2img, _always_on(name, engine)))
     return rows
