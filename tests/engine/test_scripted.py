@@ -96,3 +96,24 @@ def test_an_upscaler_that_is_not_here_is_refused_when_it_is_queued(engine: Engin
     use = ScriptUse(name="SD upscale", options={"upscaler": "Latent", "overlap": 0})
     with pytest.raises(RequestError, match="enlarges latents"):
         engine.submit(replace(request, script=use))
+
+
+def test_a_loopback_begins_with_the_picture_before_and_goes_on_where_it_was(engine: Engine, runner: Runner) -> None:
+    digest = engine.put_input(encode_picture(np.full((64, 64, 3), 90, np.uint8), ".png", {}))
+    use = ScriptUse(name="Loopback", options={"loops": 3, "final_strength": 0.9})
+    request = replace(tiny_request(), size=Size(width=64, height=64), start=StartImage(image=digest), script=use)
+    job = finished(engine, engine.submit(request))
+    outputs = {output.index: output for output in job.outputs}
+    assert sorted(outputs) == [-1, 0, 1, 2]
+    files = [engine.output_path(outputs[index].id).read_bytes() for index in range(3)]
+    for before, after in ((files[0], files[1]), (files[1], files[2])):
+        start = request_of_one(Recipe.from_json(read_picture_texts(after)["recipe"])).start
+        assert start is not None and engine.input_path(start.image).read_bytes() == before
+
+    reports: list[Report] = []
+    order = Order(job="again", kind="generate", request=job.request, done=(0,), paths=(outputs[0].path,))
+    runner.run(order, reports.append, Control())
+    made = [report.data for report in reports if report.kind == "picture"]
+    assert [one["index"] for one in made] == [1, 2, -1]
+    last = read_pixels((runner.settings.outputs_dir / made[1]["path"]).read_bytes())
+    assert np.array_equal(last, read_pixels(files[2]))

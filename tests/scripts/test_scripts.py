@@ -13,8 +13,8 @@ from tiny_model import tiny_request
 
 from webui.errors import RequestError
 from webui.plugins.manager import Plugins
-from webui.request import Mask, Refiner, ScriptUse, SecondPass, Size, StartImage
-from webui.scripts import Expansion, expanded, prompt_matrix, prompts_from_file, sd_upscale, xyz_plot
+from webui.request import Mask, MaskedContent, Refiner, ScriptUse, SecondPass, Size, StartImage
+from webui.scripts import Expansion, expanded, loopback, prompt_matrix, prompts_from_file, sd_upscale, xyz_plot
 from webui.upscalers import upscaled_by
 
 SCRIPTS = list(Plugins.load(None, packages=("webui.scripts",)).scripts.values())
@@ -269,3 +269,28 @@ def test_sd_upscale_by_position() -> None:
     }
     with pytest.raises(RequestError, match="name it"):
         sd_upscale.options_from([None, 32, 2, 1.5], True)
+
+
+@pytest.mark.parametrize(
+    ("curve", "strengths"),
+    [("Linear", [0.3, 0.5, 0.7]), ("Aggressive", [0.3, 0.582842712, 0.7]), ("Lazy", [0.3, 0.417157288, 0.7])],
+)
+def test_a_loopback_goes_along_its_curve(curve: str, strengths: list[float]) -> None:
+    start = replace(START, mask=Mask(image="b" * 64, content=MaskedContent.FILL))
+    options = {"loops": 3, "final_strength": 0.7, "curve": curve}
+    made = expansion("Loopback", options, start=start, seed=10, batch_count=2)
+    starts = [request.start for request in made.requests if request.start is not None]
+    assert [one.denoising_strength for one in starts] == pytest.approx(strengths * 2)
+    assert [one.mask.content for one in starts if one.mask] == [MaskedContent.FILL, *2 * [MaskedContent.ORIGINAL]] * 2
+    assert [request.seed for request in made.requests] == list(range(10, 16))
+    assert made.follows == {1: 0, 2: 1, 4: 3, 5: 4}
+    assert made.sheets[0].pages[0].cells == (2, 5)
+
+
+def test_a_loopback_of_one_loop_is_one_picture_without_a_sheet() -> None:
+    made = expansion("Loopback", {"loops": 1}, start=START, seed=10)
+    assert len(made.requests) == 1 and not made.sheets
+    with pytest.raises(RequestError, match="CLIP"):
+        loopback.options_from([4, 0.5, "Linear", "CLIP"], True)
+    with pytest.raises(RequestError, match="curve"):
+        expansion("Loopback", {"curve": "Steep"}, start=START)

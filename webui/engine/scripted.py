@@ -94,6 +94,12 @@ class ScriptRun:
         done = [number - first for number in self.made if first <= number < first + request.pictures]
         if len(done) == request.pictures:
             return
+        if place in expansion.follows:
+            number = expansion.first_index(expansion.follows[place])
+            if request.start is None or number not in self.made or not self.made[number][0].is_file():
+                return  # the picture that it would begin with was skipped, or is gone
+            digest = self.runner.inputs.put(self.made[number][0].read_bytes())
+            request = replace(request, start=replace(request.start, image=digest))
         steps = 0
 
         def tell(report: Report) -> None:

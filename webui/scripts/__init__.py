@@ -131,6 +131,7 @@ class Expansion:
     """What becomes of a request.  ``order`` (empty: as they stand) is that in which the requests are best computed.
 
     With a ``start`` the requests name the job's start image, and the tiles take its place when it is computed.
+    ``follows`` holds, by place, the place of an earlier request whose first picture takes the start image's place.
     ``with_pictures`` False: an API client is answered with the sheets alone.
     """
 
@@ -138,6 +139,7 @@ class Expansion:
     sheets: tuple[Sheet, ...] = ()
     order: tuple[int, ...] = ()
     start: Enlarged | None = None
+    follows: Mapping[int, int] = field(default_factory=dict)
     with_pictures: bool = True
 
     @property
