@@ -13,6 +13,17 @@ from webui.engine.runner import Runner
 COUNT = 16
 
 
+FOUND = (1086, 1110, 2128)
+"""Seeds of requests that once came out otherwise."""
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_once_differed_is_the_same(runner: Runner, seed: int) -> None:
+    trip = round_trip(runner, furnish(runner, seed).request(), last=seed % 2 == 0)
+    assert trip.by_file
+    assert trip.by_text is not False
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_pictures_text_makes_the_picture_again(runner: Runner, seed: int) -> None:
     space = furnish(runner, seed)

@@ -412,7 +412,7 @@ class Runner:
             titles={name: writing.title(name, sha256) for (role, name), sha256 in hashes.items() if role in KINDS},
             lora_hashes=extras.lora_hashes,
             embedding_hashes=extras.embedding_hashes,
-            padded=prepared.setup.pads,
+            padded=prepared.setup.pads or (prepared.second is not None and prepared.second.setup.pads),
             extra={**picture.infotext_extra, **self.plugins.pairs("write_infotext", request=request)},
         )
         return writing.write(uncommented(request), facts)
