@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +240,7 @@ class GenerationTab:
         prompts = [fields["prompt"], fields["negative_prompt"]]
         counted = [*prompts, fields["styles"]]
         counters = [self.counters["prompt"], self.counters["negative_prompt"]]
-        for field in ("prompt", "negative_prompt", "styles"):
-            self._on(fields[field].change, self._count, counted, counters, trigger_mode="always_last")
+        self._on_any(counted, self._count, counted, counters)
         self._on(self.apply_styles.click, self._apply_styles, counted, [*prompts, fields["styles"]])
 
     def _wire_switches(self) -> None:
@@ -256,16 +256,13 @@ class GenerationTab:
         hidden = [fields[name] for name in relevance]
         for name, shown in relevance.items():
             fields[name].visible = shown
-        for component in asked:
-            self._on(component.change, self._hide, asked, hidden, trigger_mode="always_last")
+        self._on_any(asked, self._hide, asked, hidden)
         if not self.has_start:
             sized = [fields[name] for name in _RESULTING]
-            for component in sized:
-                self._on(component.change, self._resulting_size, sized, [self.inputs.note], trigger_mode="always_last")
+            self._on_any(sized, self._resulting_size, sized, [self.inputs.note])
             return
         sized = [self.mode, self.image, self.painted, self.scale]
-        for trigger in (self.scale.change, self.image.change, self.painted.change, self.resize_by.change):
-            self._on(trigger, self._scaled_size, sized, [self.scaled], trigger_mode="always_last")
+        self._on_any((self.scale, self.image, self.painted, self.resize_by), self._scaled_size, sized, [self.scaled])
 
     def _wire_in_browser(self) -> None:
         """What needs no server."""
@@ -303,6 +300,16 @@ class GenerationTab:
 
     def _on(self, trigger: Any, event: Callable[..., Any], inputs: Any, outputs: Sequence[Any], **how: Any) -> None:
         connect(trigger, event, inputs, outputs, self.context.notice, **how)
+
+    def _on_any(
+        self, components: Sequence[Any], event: Callable[..., Any], inputs: Any, outputs: Sequence[Any]
+    ) -> None:
+        """Let a change of any of ``components`` run ``event``, one run at a time and the last change always.
+
+        One event for all of them: answers of several could overtake each other, and an old one would stay.
+        """
+        any_change = partial(gr.on, [component.change for component in components])
+        self._on(any_change, event, inputs, outputs, trigger_mode="always_last")
 
     def _restorable(self) -> list[Any]:
         """Every component that a text or picture may fill."""
