@@ -40,8 +40,14 @@ class Preparation:
     contribute: Contribute
     tools: PictureTools
     recorded: Recorded | None = None
+    two_passes: bool = False
     problems: list[str] = field(default_factory=list)
     used: list[ModelFile] = field(default_factory=list)
+
+    @property
+    def set_ups(self) -> int:
+        """How many set-ups the job has, each of which may have LoRAs of its own."""
+        return (2 if self.two_passes else 1) * (2 if self.files.refiner else 1)
 
     def first(self, request: GenerationRequest) -> tuple[Setup, ExtraFiles]:
         """The set-up of the only or the first pass, and what its prompts name."""
@@ -82,7 +88,7 @@ class Preparation:
     ) -> tuple[Setup, ExtraFiles]:
         base = self.models.with_vae(self.models.checkpoint(entry, self.compute), self.files.vae)
         extras = extra_files(request, self.library, base.tokenizer, self.recorded)
-        adapted = self.models.adapted(base, extras.loras, keep=len(self.files.by_role) + 1)
+        adapted = self.models.adapted(base, extras.loras, keep=self.set_ups)
         self.problems += filter(None, (extras.problem, *(file.problem for file in adapted.applied)))
         extras = replace(extras, applied=adapted.applied)
         self.used += extras.used

@@ -231,7 +231,15 @@ class Runner:
         contribute = partial(self._contributions, inputs)
         tools = PictureTools(self.plugins, self.library, self.networks, self.settings.models_dir, recorded)
         making = Preparation(
-            self.plugins, self.library, self.models, files, compute, contribute, tools=tools, recorded=recorded
+            self.plugins,
+            self.library,
+            self.models,
+            files,
+            compute,
+            contribute,
+            tools=tools,
+            recorded=recorded,
+            two_passes=request.second_pass is not None,
         )
         with torch.inference_mode(), self.plugins.blaming():
             setup, extras = making.first(request)
