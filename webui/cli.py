@@ -216,7 +216,7 @@ def _training_kinds(arguments: Sequence[str]) -> Mapping[str, TrainingKind]:
     folders = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_folders(folders)
     settings = _settings(folders.parse_known_args(arguments)[0])
-    return Plugins.load(settings.extensions_dir if settings.load_extensions else None).training_kinds
+    return Plugins.start(settings).training_kinds
 
 
 @dataclass(frozen=True)

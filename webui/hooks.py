@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PROJECT = "webui"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+API_VERSION = 1
+"""The version of this contract.  It rises when a hook goes, or changes what it is given or must return."""
 
 
 class Hooks:

@@ -99,7 +99,7 @@ class Engine:
         ``trainer`` None teaches in a process of its own, which is started with the first training.
         """
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        plugins = Plugins.load(settings.extensions_dir if settings.load_extensions else None, packages=SERVER_PACKAGES)
+        plugins = Plugins.start(settings, packages=SERVER_PACKAGES)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         store = JobStore(settings.state_dir / "jobs.sqlite3")
         inputs = InputStore(settings.state_dir / "inputs")

@@ -91,7 +91,7 @@ class Runner:
     def start(cls, settings: Settings) -> Runner:
         """Load plugins and choose the device."""
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        plugins = Plugins.load(settings.extensions_dir if settings.load_extensions else None)
+        plugins = Plugins.start(settings)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         compute = device.choose(settings.device, settings.precision, settings.threads)
         return cls(settings, plugins, library, compute, LoadedModels(plugins, library))

@@ -52,7 +52,7 @@ class Teacher:
     @classmethod
     def start(cls, settings: Settings) -> Teacher:
         """Load the plugins."""
-        plugins = Plugins.load(settings.extensions_dir if settings.load_extensions else None)
+        plugins = Plugins.start(settings)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         return cls(settings, plugins, library)
 

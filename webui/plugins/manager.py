@@ -2,7 +2,8 @@
 
 An extension is a ``.py`` file or a folder with ``__init__.py`` in the extensions folder, or an installed package with
 a ``webui`` entry point.  Built-in parts are the modules of the drop-in folders; they register through the same hooks.
-Hooks run in the order of registration: built-in parts, the folder's extensions by name, installed packages.  With
+Hooks run in the order of registration: built-in parts, the folder's extensions by name where their ``extension.toml``
+asks for no other order, installed packages.  With
 ``WEBUI_TRACE_HOOKS=1`` every call is printed to standard error with its result.
 """
 
@@ -31,7 +32,11 @@ import pluggy
 
 from webui import hooks
 from webui.errors import ExtensionError, WebUIError
+from webui.plugins.discovery import discover, in_load_order
+from webui.plugins.manifest import Manifest
+from webui.plugins.switches import disabled_names
 from webui.result import Plugin
+from webui.settings import Settings
 
 if TYPE_CHECKING:
     from webui.conditioning import ConditioningModule
@@ -94,15 +99,31 @@ class Plugins:
     manager: pluggy.PluginManager
     problems: list[str] = field(default_factory=list)
     extensions: list[Plugin] = field(default_factory=list)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    """What each of ``extensions`` says of itself, by name."""
+    disabled: frozenset[str] = frozenset()
+    """Names of extensions that are switched off; they are not imported."""
     trace: bool = field(default_factory=lambda: os.environ.get(TRACE_VARIABLE) == "1")
     _parts: dict[str, dict[str, tuple[Any, str]]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, extensions_dir: Path | None, *, packages: Sequence[str] = DROP_IN_PACKAGES) -> Plugins:
+    def start(cls, settings: Settings, *, packages: Sequence[str] = DROP_IN_PACKAGES) -> Plugins:
+        """Load what the settings say: the built-in parts, and the extensions that are not switched off."""
+        folder = settings.extensions_dir if settings.load_extensions else None
+        return cls.load(folder, packages=packages, disabled=disabled_names(settings.state_dir))
+
+    @classmethod
+    def load(
+        cls,
+        extensions_dir: Path | None,
+        *,
+        packages: Sequence[str] = DROP_IN_PACKAGES,
+        disabled: frozenset[str] = frozenset(),
+    ) -> Plugins:
         """Load the built-in parts, then the extensions of the folder (None: no extensions at all)."""
         manager = pluggy.PluginManager(hooks.PROJECT)
         manager.add_hookspecs(hooks.Hooks)
-        plugins = cls(manager)
+        plugins = cls(manager, disabled=disabled)
         for name in (*BUILT_IN_MODULES, *_modules_of(packages)):
             manager.register(importlib.import_module(name), name)
         if extensions_dir is not None:
@@ -323,26 +344,36 @@ class Plugins:
         return result
 
     def _load_folder(self, folder: Path) -> None:
-        candidates = sorted(folder.iterdir()) if folder.is_dir() else []
-        for path in candidates:
-            source = path / "__init__.py" if path.is_dir() else path
-            if source.suffix != ".py" or not source.is_file() or path.name.startswith((".", "_")):
+        found, sentences = in_load_order(discover(folder))
+        for sentence in sentences:
+            self._problem(sentence)
+        for one in found:
+            if one.name in self.disabled:
                 continue
-            self._load_extension(path.stem, partial(_import_file, source), _digest(path))
+            if one.problem:
+                self._problem(f"The extension {one.name} was left out: {one.problem}")
+                continue
+            self._load_extension(one.manifest, partial(_import_file, one.source, one.name), partial(_digest, one.path))
 
     def _load_entry_points(self) -> None:
         for entry in importlib.metadata.entry_points(group=hooks.PROJECT):
+            if entry.name in self.disabled:
+                continue
             version = entry.dist.version if entry.dist else ""
-            self._load_extension(entry.name, entry.load, f"{entry.name} {version}")
+            manifest = Manifest(name=entry.name, version=version)
+            self._load_extension(manifest, entry.load, partial(str, f"{entry.name} {version}"))
 
-    def _load_extension(self, name: str, load: Callable[[], ModuleType], digest: str) -> None:
+    def _load_extension(self, manifest: Manifest, load: Callable[[], ModuleType], digest: Callable[[], str]) -> None:
         had_torch = "torch" in sys.modules
+        name = manifest.name
         try:
             module = load()
             marked = _marked(module)
             wrappers = [hook for hook, options in marked.items() if options["wrapper"] or options["hookwrapper"]]
             if wrappers:
                 raise ExtensionError(f"{', '.join(wrappers)} cannot wrap other hooks; return a value instead.")
+            version = str(manifest.version or getattr(module, "__version__", ""))
+            plugin = Plugin(name=name, version=version, digest=digest())
             self.manager.register(module, _extension(name))
         except (Exception, SystemExit) as error:
             self._problem(f"The extension {name} was left out: {_where(error)}")
@@ -352,7 +383,8 @@ class Plugins:
             self._problem(f"The extension {name} uses hooks that do not exist: {', '.join(unknown)}.")
         if "torch" in sys.modules and not had_torch:
             log.info("The extension %s imports torch at its top, which delays the start; import it in functions.", name)
-        self.extensions.append(Plugin(name=name, version=str(getattr(module, "__version__", "")), digest=digest))
+        self.extensions.append(plugin)
+        self.manifests[name] = manifest
 
     def _problem(self, sentence: str) -> None:
         log.warning("%s", sentence)
@@ -367,9 +399,8 @@ def _modules_of(packages: Sequence[str]) -> Iterator[str]:
             yield info.name
 
 
-def _import_file(source: Path) -> ModuleType:
+def _import_file(source: Path, name: str) -> ModuleType:
     """Import an extension under a name of its own; its folder does not go onto ``sys.path``."""
-    name = source.parent.name if source.name == "__init__.py" else source.stem
     full_name = f"{EXTENSION_PACKAGE}.{name}"
     search = [str(source.parent)] if source.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(full_name, source, submodule_search_locations=search)
