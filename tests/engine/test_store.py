@@ -39,6 +39,13 @@ def test_lists_are_in_order(store: JobStore) -> None:
     assert [job.id for job in store.recent(2)] == ["4", "3"]
 
 
+def test_a_job_that_has_just_begun_does_not_stand_behind_itself(store: JobStore) -> None:
+    for number in range(2):
+        store.add(replace(JOB, id=str(number)))
+    store.begin(replace(JOB, id="0", state=JobState.RUNNING))
+    assert [store.ahead(job) for job in "01"] == [0, 1]
+
+
 def test_what_is_not_there_is_said(store: JobStore) -> None:
     with pytest.raises(NotFoundError, match="no job x"):
         store.job("x")

@@ -36,6 +36,19 @@ def small(page: Page, steps: int = 2) -> None:
     fill(page, "seed", 11)
 
 
+def keep(page: Page, field: str, wanted: str) -> None:
+    """Type into a box of a section that was just opened, again if what was typed is gone once the page is at rest.
+
+    On a busy machine Gradio may still be drawing the section's boxes when the first of them takes keys.
+    """
+    for _ in range(3):
+        fill(page, field, wanted)
+        page.wait_for_timeout(300)
+        if value(page, field) == wanted:
+            break
+    wait_value(page, field, wanted)
+
+
 def choose(page: Page, element: str, choice: str) -> None:
     """Take an entry of a list."""
     page.click(f"#{element} input")
@@ -63,7 +76,7 @@ def test_hires_fix_and_a_variation_come_back_from_the_picture_bit_for_bit(page: 
     fill(page, "hires_steps", 2)
     fill(page, "denoising_strength", 0.5)
     page.click("#txt2img_hires_own .label-wrap")
-    page.fill("#txt2img_hires_prompt textarea", "a green apple")
+    keep(page, "hires_prompt", "a green apple")
     switch(page, "subseed_show").click()
     fill(page, "subseed", 5)
     fill(page, "subseed_strength", 0.3)

@@ -149,7 +149,7 @@ class JobStore:
         """How many jobs of the same queue are under way or were queued before this one."""
         rows = self._read(
             "SELECT count(*) AS ahead FROM jobs, (SELECT number AS own, kind AS own_kind FROM jobs WHERE id = ?) "
-            "WHERE (kind = ?) = (own_kind = ?) AND (state = ? OR (state = ? AND number < own))",
+            "WHERE (kind = ?) = (own_kind = ?) AND number != own AND (state = ? OR (state = ? AND number < own))",
             (job_id, TRAINING, TRAINING, JobState.RUNNING.value, JobState.QUEUED.value),
         )
         return int(rows[0]["ahead"])
