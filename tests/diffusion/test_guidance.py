@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Pull, combine, rescaled
+from webui.diffusion.guidance import GuidedDenoiser, Guiding, NetworkCall, Pull, combine, rescaled
 from webui.diffusion.prediction import Prediction, network_output
 from webui.diffusion.schedules import NoiseTable
+from webui.networks.unet import Openings
 from webui.request import Guidance
 
 TABLE = NoiseTable.scaled_linear()
@@ -212,3 +213,39 @@ def test_rescaling_wholly_gives_the_prompts_deviation() -> None:
     found = rescaled(guided, cond, 1.0).std(dim=(1, 2, 3))
     torch.testing.assert_close(found, cond.std(dim=(1, 2, 3)))
     assert torch.equal(rescaled(guided, cond, 0.0), guided)
+
+
+def test_guides_change_the_clean_latent_one_after_the_other(guided) -> None:
+    seen: list[Guiding] = []
+
+    def look(guiding: Guiding) -> Tensor:
+        seen.append(guiding)
+        return guiding.guided + 1
+
+    plain = guided(context(1), context(-1), 3.0)(X, SIGMA)
+    found = guided(context(1), context(-1), 3.0, guides=[look, look], call=4, calls=9)(X, SIGMA)
+    assert torch.allclose(found, plain + 2)
+    first, second = seen
+    assert torch.equal(first.guided, plain) and torch.equal(second.guided, plain + 1)
+    assert torch.equal(combine(first.cond, first.uncond, 3.0), plain)
+    assert (first.sigma, first.cfg_scale, first.call, first.calls) == (SIGMA, 3.0, 4, 9) and first.x is X
+
+
+def test_a_guide_may_ask_again_with_openings_of_its_own(network: Network, guided) -> None:
+    own = Openings(merged_tokens=0.5)
+
+    def again(guiding: Guiding) -> Tensor:
+        cond = guiding.ask(guiding.x, guiding.sigma, True, own)
+        assert torch.equal(cond, guiding.cond), "the toy network does not read openings"
+        return guiding.ask(guiding.x, guiding.sigma, False, own)
+
+    found = guided(context(1), context(-1), 3.0, guides=[again])(X, SIGMA)
+    assert torch.equal(found, guided(context(1), context(-1), 0.0)(X, SIGMA))
+    first, cond, uncond = network.calls[:3]
+    assert first.openings.merged_tokens == 0 and cond.openings is own and uncond.openings is own
+    assert cond.conditional == (True, True) and uncond.conditional == (False, False)
+
+
+def test_with_a_guide_both_sides_are_asked_at_scale_one(network: Network, guided) -> None:
+    guided(context(1), context(-1), 1.0, guides=[lambda guiding: guiding.guided])(X, SIGMA)
+    assert asked(network) == [(True, True, False, False)]

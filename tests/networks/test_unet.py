@@ -8,7 +8,7 @@ from oracles import diffusers_unet, relative_error, shapes_of, unet
 from torch import Tensor
 
 from webui.errors import CheckpointError
-from webui.networks.unet import Openings, UNet, UNetConfig, timestep_embedding
+from webui.networks.unet import Attend, Attending, AttentionWrap, Openings, UNet, UNetConfig, attend, timestep_embedding
 
 TOY = UNetConfig(
     model_channels=32,
@@ -225,6 +225,9 @@ def every_opening(network: UNet, x: Tensor) -> dict[str, Openings]:
         "attention bias": Openings(attention_bias=torch.randn(2, 77, 1, 1)),
         "weight deltas": Openings(weight_deltas={"out.2.weight": torch.ones_like(network.out[2].weight)}),
         "source changes": Openings(source_changes=(lambda keys, values: (keys * 2, values),)),
+        "attention wraps": Openings(attention_wraps=(lambda asked, attend: attend(asked) * 2,)),
+        "rising changes": Openings(rising_changes=(lambda number, hidden, skip: (hidden, skip * 0.5),)),
+        "attention kind": Openings(attention_kind=lambda asked: attend(asked) * 2),
     }
 
 
@@ -272,6 +275,69 @@ def test_merged_openings_are_both_at_once(toy: UNet) -> None:
     found = toy(x, timesteps, context[:, :77], first.merged(second))
     assert relative_error(found, toy(x, timesteps, context, whole)) < 1e-5
     assert torch.equal(toy(x, timesteps, context, whole.merged(Openings())), toy(x, timesteps, context, whole))
+
+
+def test_a_wrap_sees_every_attention_with_its_site_and_changes_nothing_by_looking(toy: UNet) -> None:
+    x, timesteps, context = inputs(toy.config)
+    seen: list[Attending] = []
+
+    def look(attending: Attending, attend: Attend) -> Tensor:
+        seen.append(attending)
+        return attend(attending)
+
+    assert torch.equal(toy(x, timesteps, context, Openings(attention_wraps=(look,))), toy(x, timesteps, context))
+    modules = {name for name, _ in toy.named_modules() if name.endswith((".attn1", ".attn2"))}
+    assert {attending.site for attending in seen} == modules and len(seen) == len(modules)
+    for attending in seen:
+        assert attending.is_cross is attending.site.endswith("attn2")
+        assert attending.query.shape[1] == attending.size[0] * attending.size[1]
+        assert attending.key.shape[1] == (context.shape[1] if attending.is_cross else attending.query.shape[1])
+
+
+def test_wraps_stand_around_each_other_the_first_one_outermost(toy: UNet) -> None:
+    order: list[str] = []
+
+    def named(name: str) -> AttentionWrap:
+        def wrap(attending: Attending, attend: Attend) -> Tensor:
+            order.append(name)
+            return attend(attending)
+
+        return wrap
+
+    openings = Openings(attention_wraps=(named("a"),)).merged(Openings(attention_wraps=(named("b"),)))
+    toy(*inputs(toy.config), openings)
+    assert order[:2] == ["a", "b"] and set(zip(order[::2], order[1::2], strict=True)) == {("a", "b")}
+
+
+def test_keys_and_values_added_by_a_wrap_are_those_of_extra_context(toy: UNet) -> None:
+    x, timesteps, context = inputs(toy.config, tokens=80)
+    sites = dict(toy.named_modules())
+
+    def more(attending: Attending, attend: Attend) -> Tensor:
+        if not attending.is_cross:
+            return attend(attending)
+        site = sites[attending.site]
+        key, value = (
+            torch.cat([tokens, layer(context[:, 77:])], dim=1)
+            for tokens, layer in ((attending.key, site.to_k), (attending.value, site.to_v))
+        )
+        return attend(replace(attending, key=key, value=value))
+
+    found = toy(x, timesteps, context[:, :77], Openings(attention_wraps=(more,)))
+    assert relative_error(found, toy(x, timesteps, context)) < TOLERANCE
+
+
+def test_rising_changes_see_what_each_output_block_reads(toy: UNet) -> None:
+    x, timesteps, context = inputs(toy.config)
+    seen = []
+
+    def look(number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((number, tuple(skip.shape[1:])))
+        assert hidden.shape[2:] == skip.shape[2:]
+        return hidden, skip
+
+    assert torch.equal(toy(x, timesteps, context, Openings(rising_changes=(look,))), toy(x, timesteps, context))
+    assert seen == list(enumerate(reversed(skip_shapes(toy, x))))
 
 
 def test_openings_that_do_not_fit_are_refused(toy: UNet) -> None:

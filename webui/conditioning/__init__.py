@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from webui.diffusion.guidance import Guide, NetworkCall
     from webui.model import Model
     from webui.networks.unet import Openings
     from webui.request import GenerationRequest
@@ -15,10 +16,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a module adds to the UNet calls whose noise level lies in ``sigma_range`` (low, high), both included."""
+    """What a module adds to the UNet calls whose noise level lies in ``sigma_range`` (low, high), both included.
 
-    openings: Openings
+    ``openings`` are the same in every such call, or a function of the call, asked once for each: a ControlNet answers
+    what is in ``call.x``, and ``call.conditional`` tells which rows have the prompt.  ``guide`` changes the clean
+    latent that is made of the answers with and without the prompt.
+    """
+
+    openings: Openings | Callable[[NetworkCall], Openings]
     sigma_range: tuple[float, float] = (0.0, float("inf"))
+    guide: Guide | None = None
+
+    def holds(self, sigma: float) -> bool:
+        """Whether it has a say at this noise level."""
+        low, high = self.sigma_range
+        return low <= sigma <= high
+
+    def openings_for(self, call: NetworkCall) -> Openings:
+        """What it fills in this call."""
+        return self.openings(call) if callable(self.openings) else self.openings
 
 
 @dataclass(frozen=True)

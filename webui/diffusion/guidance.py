@@ -1,6 +1,6 @@
 """Classifier-free guidance: the network, asked with and without the prompt, as the denoiser that samplers walk.
 
-The pipeline builds one :class:`GuidedDenoiser` per picture or batch.  It knows nothing of UNets: it hands each
+The pipeline builds one :class:`GuidedDenoiser` per picture or batch.  It computes nothing of a UNet: it hands each
 :class:`NetworkCall` to a function, and that function fills the network's openings (control residuals, extra context,
 weight deltas) from the contributions active at the call's noise level.
 """
@@ -16,7 +16,10 @@ from torch import Tensor
 
 from webui.diffusion.prediction import Prediction, c_in, denoised, network_output
 from webui.diffusion.schedules import NoiseTable
+from webui.networks.unet import Openings
 from webui.request import Guidance
+
+NO_OPENINGS = Openings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class NetworkCall:
     ``x`` (B, C, h, w) is scaled to unit variance and in the network's dtype; ``timestep`` is in [0, 999] and may lie
     between two trained ones; ``sigma`` is the same noise level as a sigma; ``context`` is (B, tokens, width).
     Row j shows picture ``image[j]`` of the batch; ``conditional[j]`` tells whether its context is the prompt's (True)
-    or the negative prompt's (False).
+    or the negative prompt's (False).  ``openings`` are what this call alone adds; a :data:`Guide` asks with them.
     """
 
     x: Tensor
@@ -35,6 +38,7 @@ class NetworkCall:
     context: Tensor
     image: tuple[int, ...]
     conditional: tuple[bool, ...]
+    openings: Openings = NO_OPENINGS
 
 
 class Predict(Protocol):
@@ -60,6 +64,32 @@ PLAIN = Guidance()
 Combine = Callable[[Tensor, Tensor, float], Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guiding:
+    """What is known when the answers of one call become one clean latent; all latents are (B, C, h, w).
+
+    ``x`` is the noisy latent whose noise has deviation ``sigma``; ``cond`` and ``uncond`` are the clean latents seen in
+    it with and without the prompt, and ``guided`` is what has been made of them so far.  ``call`` counts the calls of
+    the walk from 0, of ``calls`` that are expected.  ``ask(x, sigma, conditional, openings)`` asks the network once
+    more, with the prompt's context or the negative prompt's and with openings of its own: a clean latent.
+    """
+
+    x: Tensor
+    sigma: float
+    cond: Tensor
+    uncond: Tensor
+    guided: Tensor
+    cfg_scale: float
+    call: int
+    calls: int
+    prediction: Prediction
+    ask: Callable[[Tensor, float, bool, Openings], Tensor]
+
+
+Guide = Callable[[Guiding], Tensor]
+"""The clean latent to go on with, (B, C, h, w), in place of ``guided``."""
+
+
 def combine(cond: Tensor, uncond: Tensor, cfg_scale: float) -> Tensor:
     """uncond + cfg_scale * (cond - uncond): classifier-free guidance (arXiv:2207.12598, equation 6)."""
     return uncond + (cond - uncond) * cfg_scale
@@ -82,6 +112,8 @@ class GuidedDenoiser:
     empty prompt.  For that ``call`` is this call's number in the walk, from 0, and ``calls`` how many are expected; a
     walk that ``counts_timesteps`` compares those, not sigmas, with the guidance's lowest level, as AUTOMATIC1111 does
     (``modules/sd_samplers_cfg_denoiser.py``, ``modules/sd_samplers_timesteps.py``).
+
+    ``guides`` change the result one after the other; with any of them both sides are asked whatever the scale is.
     """
 
     predict: Predict
@@ -97,11 +129,12 @@ class GuidedDenoiser:
     call: int = 0
     calls: int = 1
     counts_timesteps: bool = False
+    guides: Sequence[Guide] = ()
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided clean latent seen in ``x`` (B, C, h, w), whose noise has deviation ``sigma``."""
         pulls = self._pulls
-        if self.cfg_scale == 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0:
+        if self.cfg_scale == 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0 and not self.guides:
             return self._ask(x, sigma, [(pulls[0].context, True)])[0]
         return self.guided_and_unguided(x, sigma)[0]
 
@@ -114,14 +147,39 @@ class GuidedDenoiser:
         weights = [pull.weight for pull in pulls]
         if self._is_unasked(sigma):
             conds = self._answers(x, sigma, [(pull.context, True) for pull in pulls])
-            return _together(conds, conds[0], weights), conds[0]
+            together = _together(conds, conds[0], weights)
+            return self._led(x, sigma, together, conds[0], together), conds[0]
         contexts, negative = self._lengthened([pull.context for pull in pulls])
         *conds, uncond = self._answers(x, sigma, [*((context, True) for context in contexts), (negative, False)])
         cond = conds[0] if weights == [1.0] else _together(conds, uncond, weights)
         guided = self.mix(cond, uncond, self.cfg_scale)
         if self.guidance.rescale and sigma > 0:
             guided = self._rescaled(guided, cond, x, sigma)
-        return guided, uncond
+        return self._led(x, sigma, cond, uncond, guided), uncond
+
+    def _led(self, x: Tensor, sigma: float, cond: Tensor, uncond: Tensor, guided: Tensor) -> Tensor:
+        """``guided`` after every guide."""
+        for guide in self.guides:
+            guided = guide(
+                Guiding(
+                    x=x,
+                    sigma=sigma,
+                    cond=cond,
+                    uncond=uncond,
+                    guided=guided,
+                    cfg_scale=self.cfg_scale,
+                    call=self.call,
+                    calls=self.calls,
+                    prediction=self.prediction,
+                    ask=self._asked_once_more,
+                )
+            )
+        return guided
+
+    def _asked_once_more(self, x: Tensor, sigma: float, conditional: bool, openings: Openings) -> Tensor:
+        """The clean latent of one side (the first of several prompts), with openings of its own."""
+        context = self._pulls[0].context if conditional else self.uncond
+        return self._ask(x, sigma, [(context, conditional)], openings)[0]
 
     def _is_unasked(self, sigma: float) -> bool:
         """Whether this call leaves the negative prompt out: skip early CFG, or NGMS."""
@@ -154,7 +212,9 @@ class GuidedDenoiser:
     def _pulls(self) -> Sequence[Pull]:
         return [Pull(self.cond, 1.0)] if isinstance(self.cond, Tensor) else self.cond
 
-    def _ask(self, x: Tensor, sigma: float, sides: Sequence[tuple[Tensor, bool]]) -> tuple[Tensor, ...]:
+    def _ask(
+        self, x: Tensor, sigma: float, sides: Sequence[tuple[Tensor, bool]], openings: Openings = NO_OPENINGS
+    ) -> tuple[Tensor, ...]:
         """One network call for all ``sides`` (context, whether conditional): the clean latent of each (B, C, h, w)."""
         count = x.shape[0]
         call = NetworkCall(
@@ -164,6 +224,7 @@ class GuidedDenoiser:
             context=torch.cat([context.to(self.dtype).expand(count, -1, -1) for context, _ in sides]),
             image=tuple(range(count)) * len(sides),
             conditional=tuple(conditional for _, conditional in sides for _ in range(count)),
+            openings=openings,
         )
         outputs = self.predict(call).chunk(len(sides))
         return tuple(denoised(self.prediction, x, sigma, output) for output in outputs)

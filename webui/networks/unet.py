@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -29,6 +30,39 @@ Depths = tuple[tuple[int, ...], ...]
 Name = TypeVar("Name", str, int)
 SourceChange = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """What attention takes its keys and its values from, (B, T, D) each, to what it takes them from instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attending:
+    """One attention of a call, before it is computed.
+
+    ``site`` is its name among the network's modules, such as ``input_blocks.4.1.transformer_blocks.0.attn1``;
+    ``is_cross`` tells whether it reads the context.  ``size`` (h, w) are the places of the latent there; with merged
+    tokens there are fewer queries.  ``query`` is (B, N, heads * d), ``key`` and ``value`` are (B, T, heads * d);
+    ``bias`` broadcasts to (B, heads, N, T).
+    """
+
+    site: str
+    is_cross: bool
+    size: tuple[int, int]
+    heads: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    bias: Tensor | None = None
+
+
+Attend = Callable[[Attending], Tensor]
+"""What each query gathers, (B, N, heads * d)."""
+AttentionWrap = Callable[[Attending, Attend], Tensor]
+"""Attention as an adapter has it: it may ask ``attend``, with other values or more than once; returns the result."""
+RisingChange = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""The number of an output block, what comes up to it and the skip beside it, (B, C, h, w) each -> both, changed."""
+
+
+def attend(attending: Attending) -> Tensor:
+    """Attention as it is without adapters."""
+    return attention(attending.query, attending.key, attending.value, attending.heads, attending.bias)
 
 
 @dataclass(frozen=True)
@@ -172,7 +206,8 @@ class Openings:
     latent.  ``weight_deltas`` are added to parameters, by name, for the call only.  ``source_changes`` change, one
     after the other, what every attention takes its keys and values from, be it the latent's places or the context.
     ``merged_tokens`` is the share of tokens that self-attention at full resolution leaves out (arXiv:2303.17604), from
-    0 to 0.75.
+    0 to 0.75.  ``attention_wraps`` stand around every attention, the first one outermost.  ``rising_changes`` change,
+    one after the other, what output blocks read.  ``attention_kind`` computes attention in place of :func:`attend`.
     """
 
     skip_residuals: tuple[Tensor, ...] = ()
@@ -185,11 +220,14 @@ class Openings:
     weight_deltas: Mapping[str, Tensor] = field(default_factory=dict)
     source_changes: tuple[SourceChange, ...] = ()
     merged_tokens: float = 0.0
+    attention_wraps: tuple[AttentionWrap, ...] = ()
+    rising_changes: tuple[RisingChange, ...] = ()
+    attention_kind: Attend | None = None
 
     def merged(self, other: Openings) -> Openings:
         """Both at once: residuals, biases and deltas add up; tokens, channels and changes stand one after the other.
 
-        Of two shares of merged tokens the larger one holds.
+        Of two shares of merged tokens the larger one holds, of two kinds of attention the other's.
         """
         return Openings(
             skip_residuals=_sum_each(self.skip_residuals, other.skip_residuals),
@@ -202,6 +240,9 @@ class Openings:
             weight_deltas=_sum_named(self.weight_deltas, other.weight_deltas),
             source_changes=self.source_changes + other.source_changes,
             merged_tokens=max(self.merged_tokens, other.merged_tokens),
+            attention_wraps=self.attention_wraps + other.attention_wraps,
+            rising_changes=self.rising_changes + other.rising_changes,
+            attention_kind=other.attention_kind or self.attention_kind,
         )
 
 
@@ -262,8 +303,8 @@ def _resampled(bias: Tensor, size: tuple[int, int]) -> Tensor:
 class _Reading:
     """What attention is told: cross-attention's tokens (B, T, D) and the bias (B, T, h, w) on their logits.
 
-    ``changes`` are those to the source of every attention.  Self-attention merges the share ``merged_tokens`` of its
-    tokens where the latent has its ``full_size``.
+    ``changes`` are those to the source of every attention, and ``attend`` computes each.  Self-attention merges the
+    share ``merged_tokens`` of its tokens where the latent has its ``full_size``.
     """
 
     context: Tensor
@@ -271,11 +312,15 @@ class _Reading:
     changes: tuple[SourceChange, ...] = ()
     merged_tokens: float = 0.0
     full_size: tuple[int, int] = (0, 0)
+    attend: Attend = attend
 
     @classmethod
     def of(cls, context: Tensor, openings: Openings, size: tuple[int, int]) -> _Reading:
         tokens, bias = _tokens_and_bias(context, openings)
-        return cls(tokens, bias, openings.source_changes, openings.merged_tokens, size)
+        wrapped = openings.attention_kind or attend
+        for wrap in reversed(openings.attention_wraps):
+            wrapped = partial(_wrapped, wrap, wrapped)
+        return cls(tokens, bias, openings.source_changes, openings.merged_tokens, size, wrapped)
 
     def bias_at(self, size: tuple[int, int]) -> Tensor | None:
         """The bias as attention takes it, (B, 1, h * w, T), or None."""
@@ -286,6 +331,10 @@ class _Reading:
     def merged_at(self, size: tuple[int, int]) -> float:
         """The share of tokens that self-attention merges at a resolution."""
         return self.merged_tokens if size == self.full_size else 0.0
+
+
+def _wrapped(wrap: AttentionWrap, inner: Attend, attending: Attending) -> Tensor:
+    return wrap(attending, inner)
 
 
 def _tokens_and_bias(context: Tensor, openings: Openings) -> tuple[Tensor, Tensor | None]:
@@ -331,6 +380,7 @@ class Encoder(nn.Module):
             _ResBlock(deepest, deepest, config),
         )
         self.model_channels = config.model_channels
+        _name_sites(self)
 
     def encoded(self, x: Tensor, timesteps: Tensor, context: Tensor, openings: Openings) -> Encoded:
         """The skips and the middle for a latent ``x`` (B, C, h, w), in the dtype of the weights.
@@ -366,6 +416,7 @@ class UNet(Encoder):
             nn.SiLU(inplace=True),
             Conv3x3(config.channels[0], config.out_channels),
         )
+        _name_sites(self)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, openings: Openings | None = None) -> Tensor:
         """The prediction (B, C, h, w), in the dtype of ``x``, for a latent ``x`` (B, C, h, w) of any size.
@@ -381,8 +432,11 @@ class UNet(Encoder):
         skips, hidden = _with_residuals(below.skips, openings.skip_residuals), below.middle
         if openings.middle_residual is not None:
             hidden = hidden + openings.middle_residual.to(hidden)
-        for block in self.output_blocks:
-            hidden = torch.cat([hidden, skips.pop()], dim=1)
+        for number, block in enumerate(self.output_blocks):
+            skip = skips.pop()
+            for change in openings.rising_changes:
+                hidden, skip = change(number, hidden, skip)
+            hidden = torch.cat([hidden, skip], dim=1)
             hidden = block(hidden, below.embedding, below.reading, skips[-1].shape[2:] if skips else None)
         predicted: Tensor = self.out(hidden)
         return predicted.to(x)
@@ -540,7 +594,7 @@ class _SpatialTransformer(nn.Module):
         tokens = _project(self.norm(x).permute(0, 2, 3, 1).flatten(1, 2), self.proj_in)
         bias, merged = reading.bias_at(size), reading.merged_at(size)
         for block in self.transformer_blocks:
-            tokens = block(tokens, reading, bias, merging(tokens, size, merged) if merged else None)
+            tokens = block(tokens, reading, size, bias, merging(tokens, size, merged) if merged else None)
         return _project(tokens, self.proj_out).transpose(1, 2).view(x.shape) + x  # channels_last, like x
 
 
@@ -560,42 +614,70 @@ class _TransformerBlock(nn.Module):
     def __init__(self, width: int, config: EncoderConfig) -> None:
         super().__init__()
         heads = config.heads_at(width)
-        self.attn1 = _Attention(width, width, heads)
+        self.attn1 = _Attention(width, width, heads, is_cross=False)
         self.ff = _FeedForward(width)
-        self.attn2 = _Attention(width, config.context_channels, heads)
+        self.attn2 = _Attention(width, config.context_channels, heads, is_cross=True)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, reading: _Reading, bias: Tensor | None, merging: Merging | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        reading: _Reading,
+        size: tuple[int, int],
+        bias: Tensor | None,
+        merging: Merging | None = None,
+    ) -> Tensor:
         normed = self.norm1(x)
         if merging is None:
-            x = x + self.attn1(normed, normed, None, reading.changes)
+            x = x + self.attn1(normed, normed, reading, size)
         else:
             fewer = merging.merge(normed)
-            x = x + merging.unmerge(self.attn1(fewer, fewer, None, reading.changes))
-        x = x + self.attn2(self.norm2(x), reading.context, bias, reading.changes)
+            x = x + merging.unmerge(self.attn1(fewer, fewer, reading, size))
+        x = x + self.attn2(self.norm2(x), reading.context, reading, size, bias)
         total: Tensor = x + self.ff(self.norm3(x))
         return total
 
 
 class _Attention(nn.Module):
-    def __init__(self, width: int, source_width: int, heads: int) -> None:
+    """``site`` is its name in the network, which :func:`_name_sites` gives it."""
+
+    def __init__(self, width: int, source_width: int, heads: int, *, is_cross: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.is_cross = is_cross
+        self.site = ""
         self.to_q = Linear(width, width, bias=False)
         self.to_k = Linear(source_width, width, bias=False)
         self.to_v = Linear(source_width, width, bias=False)
         self.to_out = nn.Sequential(Linear(width, width))
 
     def forward(
-        self, x: Tensor, source: Tensor, bias: Tensor | None = None, changes: tuple[SourceChange, ...] = ()
+        self, x: Tensor, source: Tensor, reading: _Reading, size: tuple[int, int], bias: Tensor | None = None
     ) -> Tensor:
         keys, values = source, source
-        for change in changes:
+        for change in reading.changes:
             keys, values = change(keys, values)
-        gathered: Tensor = self.to_out(attention(self.to_q(x), self.to_k(keys), self.to_v(values), self.heads, bias))
+        attending = Attending(
+            site=self.site,
+            is_cross=self.is_cross,
+            size=size,
+            heads=self.heads,
+            query=self.to_q(x),
+            key=self.to_k(keys),
+            value=self.to_v(values),
+            bias=bias,
+        )
+        gathered: Tensor = self.to_out(reading.attend(attending))
         return gathered
+
+
+def _name_sites(network: nn.Module) -> None:
+    """Tell every attention its name in the network."""
+    for name, module in network.named_modules():
+        if isinstance(module, _Attention):
+            module.site = name
 
 
 class _FeedForward(nn.Module):

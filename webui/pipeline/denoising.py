@@ -13,7 +13,7 @@ from torch import Tensor
 from webui.conditioning import Contribution
 from webui.conditioning.embedding import Embedding
 from webui.conditioning.text import Encoder, Timed
-from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Predict, Pull
+from webui.diffusion.guidance import NO_OPENINGS, Guide, GuidedDenoiser, NetworkCall, Predict, Pull
 from webui.diffusion.noise import ImageNoise, NoiseOptions
 from webui.diffusion.schedules import NoiseTable, Schedule, ScheduleOptions
 from webui.diffusion.start import Start, StartOptions, steps_from_picture
@@ -174,9 +174,10 @@ def predictor(setup: Setup) -> Predict:
             merged_tokens=setup.merged_tokens, extra_channels=None if extra is None else extra[list(call.image)]
         )
         for contribution in setup.contributions:
-            low, high = contribution.sigma_range
-            if low <= call.sigma <= high:
-                openings = openings.merged(contribution.openings)
+            if contribution.holds(call.sigma):
+                openings = openings.merged(contribution.openings_for(call))
+        if call.openings is not NO_OPENINGS:
+            openings = openings.merged(call.openings)
         timesteps = torch.full((call.x.shape[0],), call.timestep, dtype=torch.float32, device=call.x.device)
         output: Tensor = unet(call.x, timesteps, call.context, openings)
         return output
@@ -201,7 +202,15 @@ def denoiser(request: GenerationRequest, setup: Setup, call: int = 0) -> GuidedD
         call=call,
         calls=walked_calls(request, sampler),
         counts_timesteps=sampler.grid is not None,
+        guides=[_within(part) for part in setup.contributions if part.guide is not None],
     )
+
+
+def _within(contribution: Contribution) -> Guide:
+    """A contribution's guide, which leaves calls at other noise levels than its own as they are."""
+    guide = contribution.guide
+    assert guide is not None
+    return lambda guiding: guide(guiding) if contribution.holds(guiding.sigma) else guiding.guided
 
 
 class Counted:
