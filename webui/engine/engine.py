@@ -43,7 +43,7 @@ from webui.metadata.foreign import Told, tell
 from webui.metadata.reading import OURS, ReadBack
 from webui.metadata.recipe import Recipe, request_of_one
 from webui.plugins.conduct import MAX_PROBLEMS
-from webui.plugins.manager import DROP_IN_PACKAGES, TAB_PACKAGE, Plugins
+from webui.plugins.manager import SERVER_PACKAGES, Plugins
 from webui.prompt.styles import Styles
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
@@ -56,7 +56,6 @@ from webui.upscalers.files import all_upscalers
 
 log = logging.getLogger(__name__)
 
-SERVER_PACKAGES = (*DROP_IN_PACKAGES, TAB_PACKAGE)
 KEPT_PREVIEWS = 50
 DISK_WAIT_S = 5.0
 

@@ -69,7 +69,12 @@ DROP_IN_PACKAGES = (
 )
 BUILT_IN_MODULES = ("webui.diffusion.schedules",)
 TAB_PACKAGE = "webui.ui.tabs"
-"""Its tabs, and those of extensions, are wanted in the server process alone."""
+ROUTES_PACKAGE = "webui.api.routers"
+SERVER_PACKAGES = (*DROP_IN_PACKAGES, ROUTES_PACKAGE, TAB_PACKAGE)
+SERVER_HOOKS = frozenset({"register_ui_tabs", "register_api_routes"})
+"""Registrations that are wanted in the server process alone."""
+BUILT_IN_FIRST = frozenset({"register_api_routes"})
+"""Registrations in which an extension can take nothing from a built-in part, not even with ``tryfirst``."""
 EXTENSION_PACKAGE = "webui_extensions"
 """Prefix of the module names under which extensions are imported."""
 
@@ -85,6 +90,7 @@ PARTS = {
     "register_scripts": ("name", "options", "expand", "from_start", "arguments", "options_from"),
     "register_training_kinds": ("name", "label", "summary", "folder", "options", "begin"),
     "register_ui_tabs": ("id", "label", "order", "build"),
+    "register_api_routes": ("prefix", "build"),
 }
 """What the things a registration hook returns have; the first is the name that people choose them by."""
 REWRITING = ("rewrite_request", "rewrite_picture")
@@ -158,7 +164,7 @@ class Plugins:
             plugins._load_folder(extensions_dir.absolute())
             plugins._load_entry_points()
         for hook in PARTS:
-            if hook != "register_ui_tabs" or TAB_PACKAGE in packages:
+            if hook not in SERVER_HOOKS or TAB_PACKAGE in packages:
                 plugins._owned(hook)
         return plugins
 
@@ -229,6 +235,29 @@ class Plugins:
     def registered(self, hook: str) -> dict[str, Any]:
         """What a registration hook returns over all plugins, by name; of two of one name the first is kept."""
         return {name: item for name, (item, _) in self._owned(hook).items()}
+
+    def owned(self, hook: str) -> dict[str, tuple[Any, str]]:
+        """As :meth:`registered`, each with the name of the plugin that registered it (see :func:`extension_named`)."""
+        return dict(self._owned(hook))
+
+    def note(self, owner: str, hook: str, sentence: str) -> None:
+        """Keep a sentence about what a plugin did; it does not count as a failure."""
+        self.journal.note(Problem(sentence=sentence, extension=extension_named(owner) or owner, hook=hook))
+
+    def failure(self, owner: str, hook: str, doing: str, error: BaseException) -> str:
+        """The sentence, kept and logged, about code of a plugin that raised outside a hook."""
+        conduct = self.journal.conducts.get(extension_named(owner) or "")
+        place = place_of(error, conduct)
+        sentence = f"The {owner} failed at {doing}: {said(error)}{place}."
+        log.error("%s", sentence, exc_info=error)
+        name = extension_named(owner) or owner
+        self.journal.note(Problem(sentence=sentence, extension=name, hook=hook, file=place.file, line=place.line))
+        return sentence
+
+    def why_off(self, owner: str) -> str:
+        """The sentence that says why an extension is switched off, empty for one that is not."""
+        conduct = self.journal.conducts.get(extension_named(owner) or "")
+        return conduct.why if conduct is not None and conduct.is_off else ""
 
     def taking_part(self, request: GenerationRequest, family: str) -> list[Plugin]:
         """The extensions that can change a pixel of a request's pictures: by rewriting, or by a part that is used."""
@@ -395,7 +424,10 @@ class Plugins:
         if hook in self._parts:
             return self._parts[hook]
         found: dict[str, tuple[Any, str]] = {}
-        for bound, item in self._collect(hook):
+        collected = list(self._collect(hook))
+        if hook in BUILT_IN_FIRST:
+            collected.sort(key=lambda pair: pair[0].conduct is not None)
+        for bound, item in collected:
             name = getattr(item, PARTS[hook][0])
             if name in found:
                 both = f"Both {self._named(found[name][1])} and {self._named(bound.owner)}"
@@ -552,6 +584,12 @@ def _marked(module: ModuleType) -> dict[str, Mapping[str, Any]]:
 def _extension(name: str) -> str:
     """The name under which an extension is registered."""
     return f"extension {name}"
+
+
+def extension_named(owner: str) -> str | None:
+    """The name of the extension that a plugin is, None for a built-in part."""
+    start = _extension("")
+    return owner.removeprefix(start) if owner.startswith(start) else None
 
 
 def _kind(value: Any) -> str:
