@@ -4,6 +4,7 @@ The folders read like the data flow; an import points only upwards in this list 
 
     errors.py       every error a person can meet
     records.py      frozen records <-> plain values, checked when they are built
+    option_boxes.py a part's options record -> boxes, checks, schema
     request.py      what was asked: one frozen record, the same from page, API and command line
     result.py       what came out, and the facts of the place it was made in
     hooks.py        the extension contract on one page
@@ -31,6 +32,7 @@ The folders read like the data flow; an import points only upwards in this list 
     engine/         the one place with state: jobs, worker process, events, outputs
     api/            REST            ui/  the page (neither sees the other)
     guard.py        in front of everything: who may talk to the server, which files it hands out
+    module_flags.py the flags of modules' options for the command line
     server.py       one engine, one web app        cli.py  serve, generate, train, …
 
 A folder with * is a drop-in folder: one thing per file, picked up because the file is there.  Modules that the server

@@ -74,7 +74,8 @@ def shown(value: Any) -> str:
     """A value that was refused, short enough for a sentence."""
     if isinstance(value, int) and abs(value) >= 10**20:
         return "a number of more than 20 digits"
-    text = repr(value) if not isinstance(value, float | int) else f"{value:.10g}"
+    is_number = isinstance(value, float | int) and not isinstance(value, bool)
+    text = f"{value:.10g}" if is_number else repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 

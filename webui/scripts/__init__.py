@@ -2,19 +2,24 @@
 
 A script is a pure function: what it makes of a request depends on nothing else, so that a job that was interrupted by a
 restart is made into the same requests again.  It runs within one job, from page, API and command line alike
-(``GenerationRequest.script``).
+(``GenerationRequest.script``).  :func:`option`, which gives a script's options their words, is that of
+``webui.option_boxes``; it can be imported from here as well.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from webui.diffusion.schedules import lookup
 from webui.errors import RequestError
 from webui.images.tiles import Tiles
+from webui.option_boxes import Box as Box
+from webui.option_boxes import Kind as Kind
+from webui.option_boxes import boxes as boxes
+from webui.option_boxes import option as option
 from webui.request import RANDOM_SEED_RANGE, GenerationRequest
 
 MAX_PICTURES = 5000
@@ -31,50 +36,6 @@ class Argument:
     maximum: float | None = None
     step: float | None = None
     choices: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """How the page shows a field of a script's options; ``name`` and ``default`` are those of the field.
-
-    The default's type says what it holds: a flag, a whole number, a number or a text.  ``choices`` (of whether there is
-    a start image) make it a list, as ``entries`` does, the name of a list of the page that a folder fills
-    ("img2img_upscaler"); ``low`` and ``high`` a slider, more than one of ``lines`` a large box that a file can
-    fill.  ``hint`` stands in an empty text or below the label.  One that is ``beside`` shares the row of the box before
-    it.  Without ``shown`` only API and command line set it.
-    """
-
-    name: str = ""
-    default: Any = None
-    label: str = ""
-    hint: str = ""
-    choices: Callable[[bool], Sequence[str]] | None = None
-    entries: str = ""
-    low: float | None = None
-    high: float | None = None
-    step: float | None = None
-    lines: int = 1
-    beside: bool = False
-    shown: bool = True
-
-
-def option(default: Any, label: str, **more: Any) -> Any:
-    """A field of a script's options with its words; ``more`` as in :class:`Box`."""
-    return field(default=default, metadata={Box: Box(label=label, **more)})
-
-
-def boxes(options: type) -> list[Box]:
-    """What the page shows of a script's options, in their order: fields whose default is a plain value.
-
-    A field that was not made with :func:`option` is labelled by its name.
-    """
-    found = []
-    for one in fields(options):
-        box = one.metadata.get(Box, Box())
-        if box.shown and one.default is not MISSING and isinstance(one.default, bool | int | float | str):
-            label = box.label or one.name.replace("_", " ").capitalize()
-            found.append(replace(box, name=one.name, default=one.default, label=label))
-    return found
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 import gradio as gr
 
 from webui.errors import RequestError
+from webui.option_boxes import Box, boxes
 from webui.request import ScriptUse
-from webui.scripts import Box, Script, boxes
+from webui.scripts import Script
 from webui.ui.notices import connect
 
 NONE = "None"
@@ -73,8 +74,7 @@ class ScriptPanels:
         }
         if isinstance(box.default, bool):
             return gr.Checkbox(container=False, min_width=120, info=box.hint or None, **common)
-        if box.choices is not None:
-            choices = list(box.choices(self.tab == "img2img"))
+        if (choices := box.choices_for(self.tab == "img2img")) is not None:
             kind = gr.Radio if len(choices) <= FEW else gr.Dropdown
             return kind(choices, min_width=140, info=box.hint or None, **common)
         if box.entries:
