@@ -1,10 +1,17 @@
-"""prompt and pictures -> what the UNet reads.  A drop-in folder: a module fills typed openings, it never patches."""
+"""prompt and pictures -> what the UNet reads.  A drop-in folder: a module fills typed openings, it never patches.
+
+``option`` and ``Kind``, for a module's options record, are those of ``webui.option_boxes``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from webui.option_boxes import Kind as Kind
+from webui.option_boxes import option as option
 
 if TYPE_CHECKING:
     from webui.diffusion.guidance import Guide, NetworkCall
@@ -39,18 +46,38 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures a module may ask for, each (H, W, 3) uint8.
+    """The pictures and files a module may ask for; pictures are (H, W, 3) uint8.
 
     ``load(sha256)`` reads a stored input picture; ``preprocess(name, pixels, options)`` is the control picture that the
-    registered preprocessor of that name makes.  Both raise an error for people when there is none.
+    registered preprocessor of that name makes; ``model_file(kind, name)`` is where the model file of that kind lies.
+    What is read is recorded in the picture.  All raise an error for people when there is none.
     """
 
     load: Callable[[str], Pixels]
     preprocess: Callable[[str, Pixels, Mapping[str, Any]], Pixels]
+    model_file: Callable[[str, str], Path]
 
 
 class ConditioningModule(Protocol):
-    """A conditioning module as it is registered.  ``options`` is its frozen options record (a dataclass)."""
+    """A conditioning module as it is registered.  ``options`` is its frozen options record (a dataclass).
+
+    From the record, whose fields get their words from ``option``, are made: the module's panel on
+    txt2img and img2img, its JSON schema (``GET /api/v1/modules``), the flags of ``webui generate``
+    (``--<name>-<option>``) and its pairs in a picture's text.  A request's options are checked against it before the
+    job is queued, and ``prepare`` gets an instance.  What else a module may have, all of it optional:
+
+    - ``label``: what people read, ``name`` else; ``order``: its place on the page, from small to large (100).
+    - ``units``: how often one request may use it at once, from 1 (the default) to 16.
+    - ``write_infotext(options, number) -> {key: value}``: the pairs of a picture's text for the use ``number`` (from
+      0), and ``read_infotext(fields) -> [options, ...]``, its inverse: a list of plain options by name.  ``fields`` is
+      a dict of the pairs that mean nothing to the program; take out (``pop``) those that are understood, since what is
+      left is shown as not understood.  Without these two the text is ``Name: "Key: value, ..."`` with what is not the
+      default, ``Name 2`` from the second use on.
+    - ``always_on(args) -> [options, ...]``: the uses that ``alwayson_scripts[name]["args"]`` of ``/sdapi/v1`` mean;
+      without it each argument is an object with options by name.  Pictures may be in base64 there.
+    - ``preview(options, pictures) -> pixels``: the control picture that the page's Preview shows; without it the
+      record's preprocessor is run on its picture.  Server process: no torch.
+    """
 
     name: str
     options: type

@@ -17,6 +17,8 @@ from typing import Any
 
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
+from webui.conditioning import ConditioningModule
+from webui.conditioning.modules import in_order
 from webui.diffusion.schedules import Schedule
 from webui.engine import extras
 from webui.engine.background import BackgroundReader
@@ -27,6 +29,7 @@ from webui.engine.executor import Executor, Order, Report, Trainer, TrainerProce
 from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import GENERATING, TRAINING, Event, Job, JobState, Output, Progress
 from webui.engine.ledger import Ledger, told_again
+from webui.engine.module_options import listed, module_pictures, with_stored_pictures
 from webui.engine.options import Options
 from webui.engine.outputs import OutputFolder
 from webui.engine.resolve import read_back, resolve, styled
@@ -42,8 +45,8 @@ from webui.metadata.files import read_picture_texts
 from webui.metadata.foreign import Told, tell
 from webui.metadata.reading import OURS, ReadBack
 from webui.metadata.recipe import Recipe, request_of_one
-from webui.plugins.conduct import MAX_PROBLEMS
-from webui.plugins.manager import SERVER_PACKAGES, Plugins
+from webui.option_boxes import Box
+from webui.plugins.manager import DROP_IN_PACKAGES, MAX_PROBLEMS, TAB_PACKAGE, Plugins
 from webui.prompt.styles import Styles
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
@@ -56,6 +59,7 @@ from webui.upscalers.files import all_upscalers
 
 log = logging.getLogger(__name__)
 
+SERVER_PACKAGES = (*DROP_IN_PACKAGES, TAB_PACKAGE)
 KEPT_PREVIEWS = 50
 DISK_WAIT_S = 5.0
 
@@ -99,7 +103,7 @@ class Engine:
         ``trainer`` None teaches in a process of its own, which is started with the first training.
         """
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        plugins = Plugins.start(settings, packages=SERVER_PACKAGES, abandons=True)
+        plugins = Plugins.start(settings, packages=SERVER_PACKAGES)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         store = JobStore(settings.state_dir / "jobs.sqlite3")
         inputs = InputStore(settings.state_dir / "inputs")
@@ -171,16 +175,20 @@ class Engine:
             self.inputs.path(request.start.image)
             if request.start.mask is not None:
                 self.inputs.path(request.start.mask.image)
+        for digest in module_pictures(request, self.plugins.conditioning_modules):
+            self.inputs.path(digest)
 
     def submit_plain(self, body: Any) -> Job:
         """Queue a request given as plain values; what they leave out is as the model recommends, as on the page.
 
-        Raises RequestError as :meth:`submit` and ``GenerationRequest.from_dict`` do.
+        Pictures that stand in the options of conditioning modules themselves are stored.  Raises RequestError as
+        :meth:`submit` and ``GenerationRequest.from_dict`` do.
         """
         named = body.get("checkpoint") if isinstance(body, Mapping) else None
         if isinstance(body, Mapping) and isinstance(named, str | None):
             with suppress(RequestError, NotFoundError):  # a checkpoint that is not here: submit says so
                 body = with_advice(body, CheckpointEntry(self.library.find(named), self.plugins))
+        body = with_stored_pictures(body, self.plugins.conditioning_modules, self.put_input)
         return self.submit(GenerationRequest.from_dict(body))
 
     def submit_extras(self, request: ExtrasRequest) -> Job:
@@ -347,6 +355,14 @@ class Engine:
     def schedules(self) -> list[Schedule]:
         """Every schedule, in the order of registration."""
         return list(self.plugins.schedules.values())
+
+    def modules(self) -> list[ConditioningModule]:
+        """Every conditioning module, in the order of the page."""
+        return in_order(self.plugins.conditioning_modules.values())
+
+    def listed(self, box: Box) -> list[str] | None:
+        """What a module's box of model files or preprocessors can hold, "" for none first; None for other boxes."""
+        return listed(box, self.plugins, self.library)
 
     def upscalers(self) -> list[Upscaler]:
         """Every upscaler: of latents, those without weights, then one for each model file."""

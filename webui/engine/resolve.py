@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from webui.checkpoints.library import Library
 from webui.diffusion.schedules import AUTOMATIC, Schedule, resolve_schedule, split_sampler_name
-from webui.errors import RequestError, unknown_name
+from webui.engine.module_options import resolved_modules
+from webui.errors import RequestError
 from webui.faces import find_restorer
+from webui.metadata import module_texts
 from webui.metadata.foreign import Told
 from webui.metadata.reading import Known, ReadBack, to_request
 from webui.metadata.writing import Walk
@@ -21,6 +23,7 @@ from webui.request import (
     BUILT_IN_VAE,
     FaceRestoration,
     GenerationRequest,
+    ModuleUse,
     Sampling,
     SecondPass,
     StartImage,
@@ -33,9 +36,6 @@ from webui.upscalers.files import all_upscalers
 def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> GenerationRequest:
     """The request with nothing random or "default" left.  Raises RequestError for names that are not known here."""
     sampler, schedule = _sampler(request.sampling.sampler, request.sampling.schedule, plugins)
-    for use in request.modules:
-        if use.name not in plugins.conditioning_modules:
-            raise unknown_name("conditioning module", use.name, plugins.conditioning_modules)
     for prompt in (request.prompt, request.second_pass.prompt if request.second_pass else ""):
         extracted = extract(prompt)
         for kind, tags in (("lora", extracted.loras), ("hypernet", extracted.hypernets)):
@@ -51,6 +51,7 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
         refiner=replace(request.refiner, checkpoint=library.find(request.refiner.checkpoint).name)
         if request.refiner
         else None,
+        modules=resolved_modules(request.modules, plugins, library),
     )
     eta = request.sampling.eta
     return request.resolved(
@@ -158,7 +159,10 @@ def read_back(told: Told, plugins: Plugins, library: Library | None = None) -> R
         """The schedule that "Automatic" means for a sampler; None for the uniform one, also for an unknown sampler."""
         return next((one.default_schedule for one in plugins.samplers.values() if name in one.names), None)
 
-    known = Known(split_sampler=split_sampler, default_schedule=default_schedule)
+    def modules(fields: dict[str, str]) -> tuple[list[ModuleUse], list[str]]:
+        return module_texts.read(fields, plugins.conditioning_modules, plugins.ask_module)
+
+    known = Known(split_sampler=split_sampler, default_schedule=default_schedule, modules=modules)
     if library is not None:
         known = replace(known, lora_named=library.lora_named)
     back = to_request(parsed, GenerationRequest(), known)

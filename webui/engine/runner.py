@@ -20,6 +20,7 @@ from webui import __version__, device
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library
 from webui.conditioning import Contribution, Pictures
+from webui.conditioning.modules import options_of
 from webui.device import Compute
 from webui.engine import extras
 from webui.engine.executor import Control, Order, Report, Tell
@@ -36,8 +37,8 @@ from webui.engine.reproduce import Reproduction
 from webui.engine.resolve import resolve, styled, uncommented, walks
 from webui.engine.scripted import ScriptRun
 from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError, unknown_name
-from webui.images.pixels import check_size, read_pixels, unwritable
-from webui.metadata import writing
+from webui.images.pixels import read_pixels
+from webui.metadata import module_texts, writing
 from webui.metadata.files import encode_picture, pixel_digest
 from webui.metadata.recipe import Recipe, input_digests
 from webui.metadata.verdict import Verdict
@@ -228,7 +229,8 @@ class Runner:
         self.library.refresh(EMBEDDING)  # a word is no error, so nothing else would notice a new file
         self.models.wanted = files.paths
         inputs = list(input_digests(request))
-        contribute = partial(self._contributions, inputs)
+        module_files: list[ModelFile] = []
+        contribute = partial(self._contributions, inputs, module_files, recorded or {})
         tools = PictureTools(self.plugins, self.library, self.networks, self.settings.models_dir, recorded)
         making = Preparation(
             self.plugins,
@@ -247,7 +249,7 @@ class Runner:
             beginning = self._beginning(request, setup.model, tools)
         for problem in dict.fromkeys(making.problems):
             tell(Report("problem", {"sentence": problem}))
-        used = tuple(dict.fromkeys((*files.used(self.library), *making.used, *tools.used)))
+        used = tuple(dict.fromkeys((*files.used(self.library), *making.used, *tools.used, *module_files)))
         return Prepared(setup, second, beginning, tuple(dict.fromkeys(inputs)), extras, used)
 
     def _pictures(
@@ -288,24 +290,16 @@ class Runner:
         pictures = []
         for moment in run_group(request, prepared.setup, prepared.beginning, group, prepared.second):
             if isinstance(moment, Made):
-                pictures.append(self._finished(moment.picture, request))
+                moment.picture.pixels.setflags(write=False)  # an extension returns new pixels, or changes none
+                pixels = self.plugins.rewrite(
+                    "rewrite_picture", "pixels", moment.picture.pixels, request=request, index=moment.picture.index
+                )
+                pictures.append(replace(moment.picture, pixels=pixels))
                 continue  # a finished picture is kept, whatever was wished meanwhile
             if control.interrupted.is_set() or control.skipped.is_set():
                 break
             self._tell_moment(moment, made, previews)
         return pictures
-
-    def _finished(self, picture: MadePicture, request: GenerationRequest) -> MadePicture:
-        """A picture as the plugins leave it, which see pixels that cannot be written to."""
-        pixels = self.plugins.rewrite(
-            "rewrite_picture",
-            "pixels",
-            unwritable(picture.pixels),
-            check=lambda pixels: check_size(pixels.shape[1], pixels.shape[0]),
-            request=request,
-            index=picture.index,
-        )
-        return replace(picture, pixels=pixels)
 
     def _tell_moment(self, moment: Moment, made: int, previews: Previews) -> None:
         if isinstance(moment, Stepped):
@@ -316,21 +310,28 @@ class Runner:
         elif isinstance(moment, Decoding):
             previews.tell(Report("progress", asdict(previews.clock.phase("decoding"))))
 
-    def _contributions(self, read: list[str], request: GenerationRequest, model: Model) -> list[Contribution]:
-        """What the modules contribute; the digests of the pictures they read for it are added to ``read``."""
-        contributions = []
+    def _contributions(
+        self, read: list[str], files: list[ModelFile], recorded: Recorded, request: GenerationRequest, model: Model
+    ) -> list[Contribution]:
+        """What the modules contribute.
+
+        Noted are the digests of the pictures that they read for it, in ``read``, and the model files, in ``files``.
+        """
 
         def load(sha256: str) -> Pixels:
             read.append(sha256)
             return read_pixels(self.inputs.get(sha256))
 
+        def model_file(kind: str, name: str) -> Path:
+            entry = recorded.get((kind, name)) or self.library.find(name, kind)
+            files.append(ModelFile(role=kind, name=name, sha256=self.library.sha256(entry)))
+            return entry.path
+
+        pictures = Pictures(load, self._preprocess, model_file)
+        contributions = []
         for use in request.modules:
             module = self.plugins.conditioning_modules[use.name]
-            try:
-                options = module.options(**use.options)
-            except TypeError as error:
-                raise RequestError(f"The options of {use.name} do not fit: {error}.") from error
-            contributions.append(module.prepare(options, model, request, Pictures(load, self._preprocess)))
+            contributions.append(module.prepare(options_of(module, use.options), model, request, pictures))
         return contributions
 
     def _preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
@@ -347,9 +348,7 @@ class Runner:
         return begin(request, model, StartPictures(image, mask, tools.upscaler(start.upscaler)))
 
     def _rewritten(self, request: GenerationRequest) -> GenerationRequest:
-        rewritten: GenerationRequest = self.plugins.rewrite(
-            "rewrite_request", "request", request, check=lambda wanted: resolve(wanted, self.plugins, self.library)
-        )
+        rewritten: GenerationRequest = self.plugins.rewrite("rewrite_request", "request", request)
         return resolve(rewritten, self.plugins, self.library) if rewritten != request else request
 
     def _resolved(self, request: GenerationRequest) -> GenerationRequest:
@@ -431,6 +430,7 @@ class Runner:
             lora_hashes=extras.lora_hashes,
             embedding_hashes=extras.embedding_hashes,
             padded=prepared.setup.pads or (prepared.second is not None and prepared.second.setup.pads),
+            modules=module_texts.pairs(request.modules, self.plugins.conditioning_modules, self.plugins.ask_module),
             extra={**picture.infotext_extra, **self.plugins.pairs("write_infotext", request=request)},
         )
         return writing.write(uncommented(request), facts)

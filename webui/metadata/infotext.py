@@ -86,7 +86,7 @@ def unquote(value: str) -> str:
 def parse(text: str) -> Infotext:
     """The prompts and pairs of a text; any text has some reading, if only that all of it is prompt."""
     *lines, last = text.strip().split("\n")
-    pairs = list(_pairs_in(last))
+    pairs = pairs_of(last)
     if len(pairs) < FEWEST_PAIRS:
         lines, pairs = [*lines, last], []
     prompt, negative = _prompts(lines)
@@ -94,6 +94,11 @@ def parse(text: str) -> Infotext:
     prompt = fields.pop(PROMPT_VERBATIM, prompt)
     negative = fields.pop(NEGATIVE_VERBATIM, negative)
     return Infotext(prompt, negative, fields)
+
+
+def pairs_of(line: str) -> list[tuple[str, str]]:
+    """The pairs of ``Key: value, Key: value``, unquoted; what is none is left out."""
+    return list(_pairs_in(line))
 
 
 def _prompts(lines: list[str]) -> tuple[str, str]:

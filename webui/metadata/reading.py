@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ from webui.request import (
     Mask,
     MaskedContent,
     MaskMode,
+    ModuleUse,
     Noise,
     Refiner,
     RefinerPasses,
@@ -62,13 +63,15 @@ class Known:
     ``split_sampler`` is asked where the text has a sampler and no schedule type; ``default_schedule`` gives the
     schedule that "Automatic" means for a sampler (None: the uniform one).  ``lora_named`` gives the name here of the
     LoRA that a text calls by a name and with a hash.  ``old_behaviour``: the text's version asks for the behaviour of
-    its time.
+    its time.  ``modules`` takes out of the pairs that mean nothing else those of conditioning modules: their uses, and
+    what was not understood.
     """
 
     split_sampler: SplitSampler = lambda name: (name, AUTOMATIC)
     default_schedule: Callable[[str], str | None] = lambda sampler: None
     lora_named: Callable[[str, str], str] = lambda name, short_hash: name
     old_behaviour: bool = True
+    modules: Callable[[dict[str, str]], tuple[Sequence[ModuleUse], Sequence[str]]] = lambda fields: ((), ())
 
 
 NOTHING_KNOWN = Known()
@@ -114,6 +117,9 @@ def to_request(infotext: Infotext, base: GenerationRequest, known: Known = NOTHI
         _behave_as(version, reader)
     program = _program(infotext.fields.get("Version", ""), version)
     _forget_what_says_nothing(reader)
+    uses, refused = known.modules(reader.fields)
+    reader.request = replace(reader.request, modules=tuple(uses))
+    reader.refused += [item if len(item) <= 240 else f"{item[:239]}…" for item in refused]
     unmapped = (*reader.refused, *(_shown(key, value) for key, value in reader.fields.items()))
     return ReadBack(reader.request, start, unmapped, program, dict(infotext.fields))
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from webui import __version__
 from webui.diffusion.schedules import AUTOMATIC
 from webui.metadata.infotext import EMBEDDING_HASHES, LORA_HASHES, SHORT_HASH, layout
+from webui.metadata.module_texts import CLASH, as_key
 from webui.request import (
     Emphasis,
     GenerationRequest,
@@ -78,7 +79,8 @@ class InfotextFacts:
     ``second_walk`` tell about the passes; another eta than a sampler's own is written.  ``vae`` and ``vae_hash`` name
     the file that stands in for the checkpoint's own VAE.  ``lora_hashes`` and ``embedding_hashes`` are the short
     hashes of the files that the prompts name, by name; ``titles`` what stands for other checkpoints ("name [hash]") by
-    the request's name.  ``padded``: the contexts had different lengths.  ``extra`` are pairs from hooks.
+    the request's name.  ``padded``: the contexts had different lengths.  ``modules``
+    are the pairs of conditioning modules (``module_texts``), ``extra`` those from hooks.
     """
 
     model_name: str
@@ -94,6 +96,7 @@ class InfotextFacts:
     embedding_hashes: Mapping[str, str] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
     padded: bool = True
+    modules: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -130,8 +133,10 @@ def pairs(request: GenerationRequest, facts: InfotextFacts) -> Pairs:
         | _refiner(request, facts)
         | _own(request, facts)
     )
+    for key, value in facts.modules.items():
+        result[key if key not in result else key + CLASH] = value
     for key, value in facts.extra.items():
-        result.setdefault(_as_key(key), str(value).encode("utf-8", "replace").decode())
+        result.setdefault(as_key(key), str(value).encode("utf-8", "replace").decode())
     result.pop("Version", None)
     return {**result, "Version": f"webui {facts.version}"}
 
@@ -365,12 +370,6 @@ def _own(request: GenerationRequest, facts: InfotextFacts) -> Pairs:
 def title(name: str, sha256: str) -> str:
     """What stands for a checkpoint beside the first: ``name [0123456789]``, without folders."""
     return f"{name.rpartition('/')[2]} [{sha256[:SHORT_HASH]}]"
-
-
-def _as_key(name: str) -> str:
-    """``name`` with only what a key may hold: word characters, spaces, ``-`` and ``/``, at least two."""
-    key = re.sub(r"[^\w \-/]", " ", name).strip(" -/")
-    return key if len(key) > 1 else f"Extra {key}".strip()
 
 
 def _number(value: float) -> str:
