@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
 from importlib.resources import as_file, files
 from typing import Any
 
@@ -18,18 +18,17 @@ from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from webui import __version__
-from webui.api.mounting import Contained, mount_routes
 from webui.api.routes import build_router
 from webui.api.sdapi.errors import UpstreamError, speaks_sdapi
 from webui.api.sdapi.errors import answer as sdapi_answer
 from webui.api.sdapi.routes import build_router as build_sdapi_router
 from webui.api.timing import ProcessTime
-from webui.engine.access import access_to
 from webui.engine.engine import Engine
 from webui.engine.jobs import Job
 from webui.engine.training_view import TrainingView
 from webui.errors import DEFECT, WebUIError
 from webui.extras import ExtrasRequest
+from webui.option_boxes import schema as module_schema
 from webui.request import GenerationRequest
 from webui.training.request import TrainingRequest
 
@@ -41,13 +40,8 @@ DOCS_FILES = "/docs-files"
 def build_app(engine: Engine) -> FastAPI:
     """The application with every API route on it; the page is mounted on it later, by the server."""
     app = FastAPI(title="Stable Diffusion web UI", version=__version__, docs_url=None, redoc_url=None)
-    access = access_to(engine)
-    mount_routes(app, engine.plugins, access, built_in=True)
     app.include_router(build_router(engine))
     app.include_router(build_sdapi_router(engine))
-    extensions = mount_routes(app, engine.plugins, access, built_in=False)
-    app.state.extension_paths = tuple(each.prefix for each in extensions)
-    app.add_middleware(Contained, plugins=engine.plugins, mounted=extensions)
     app.add_middleware(ProcessTime)
     app.add_exception_handler(WebUIError, _sentence)
     app.add_exception_handler(UpstreamError, _sdapi_error)
@@ -57,7 +51,7 @@ def build_app(engine: Engine) -> FastAPI:
     with as_file(files("fastapi_offline") / "static") as folder:
         app.mount(DOCS_FILES, StaticFiles(directory=folder))
     app.add_api_route("/docs", _docs, include_in_schema=False)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, engine)  # type: ignore[method-assign]
     return app
 
 
@@ -72,8 +66,8 @@ def _docs() -> HTMLResponse:
     )
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The schema, with the request and job records generated from their dataclasses."""
+def _openapi(app: FastAPI, engine: Engine) -> dict[str, Any]:
+    """The schema, with the request and job records, and modules' options, generated from their dataclasses."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
@@ -81,6 +75,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             schema = TypeAdapter(record).json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[record.__name__] = schema
+        for module in engine.modules():
+            schemas[f"{re.sub('[^A-Za-z0-9]', '', module.name)}Options"] = module_schema(module.options)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -93,7 +89,7 @@ async def _sentence(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, WebUIError)
     if speaks_sdapi(request):
         return sdapi_answer(error)
-    return _told(request, str(error), error.status)
+    return JSONResponse({"error": str(error)}, status_code=error.status)
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:
@@ -103,24 +99,18 @@ async def _not_valid(request: Request, error: Exception) -> Response:
         return await request_validation_exception_handler(request, error)
     first = error.errors()[0]
     place = " ".join(str(part) for part in first["loc"] if part != "body") or "the body"
-    return _told(request, f"The {place} is not valid: {first['msg']}.", 422)
+    return JSONResponse({"error": f"The {place} is not valid: {first['msg']}."}, status_code=422)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if speaks_sdapi(request):
         return await http_exception_handler(request, error)
-    return _told(request, f"{str(error.detail).removesuffix('.')}.", error.status_code, error.headers)
+    return JSONResponse({"error": f"{error.detail}."}, status_code=error.status_code, headers=error.headers)
 
 
 async def _defect(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
     if speaks_sdapi(request):
         return sdapi_answer(error)
-    return _told(request, DEFECT, 500)
-
-
-def _told(request: Request, told: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """A sentence; for clients of AUTOMATIC1111's extensions also where they look for it."""
-    body = {"error": told} if request.url.path.startswith("/api/") else {"error": told, "detail": told}
-    return JSONResponse(body, status_code=status, headers=headers)
+    return JSONResponse({"error": DEFECT}, status_code=500)

@@ -1,18 +1,23 @@
 """``alwayson_scripts``: which names are taken, and what those that change pixels mean for the request.
 
+A conditioning module is an always-on script of its name: its ``always_on`` says which uses the arguments mean; without
+it each argument is an object with options by name.
+
 Upstream runs "Sampler", "Seed" and "Refiner" for its own page alone, "Extra options" only shows settings, and
 "Hypertile" reads settings: their arguments are taken and mean nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from webui.api.sdapi.errors import UpstreamError
-from webui.errors import RequestError
-from webui.request import SoftInpainting
+from webui.conditioning import ConditioningModule
+from webui.errors import ExtensionError, RequestError, WebUIError
+from webui.option_boxes import with_pictures
+from webui.request import ModuleUse, SoftInpainting
 
 SOFT_INPAINTING = "soft inpainting"
 WITHOUT_MEANING = ("extra options", "hypertile", "refiner", "sampler", "seed")
@@ -20,14 +25,54 @@ TXT2IMG = WITHOUT_MEANING
 IMG2IMG = (*WITHOUT_MEANING[:2], SOFT_INPAINTING, *WITHOUT_MEANING[2:])
 
 
-def check(scripts: Mapping[str, Any], *, img2img: bool, selectable: Iterable[str]) -> None:
+def check(
+    scripts: Mapping[str, Any],
+    *,
+    img2img: bool,
+    selectable: Iterable[str],
+    modules: Iterable[ConditioningModule] = (),
+) -> None:
     """Refuse names that stand for nothing here (422, as upstream)."""
     selectable = {name.casefold() for name in selectable}
+    known = {*(IMG2IMG if img2img else TXT2IMG), *(module.name.casefold() for module in modules)}
     for name in scripts:
         if name.casefold() in selectable:
             raise UpstreamError(422, "Cannot have a selectable script in the always on scripts params")
-        if name.casefold() not in (IMG2IMG if img2img else TXT2IMG):
+        if name.casefold() not in known:
             raise UpstreamError(422, f"Always on script {name} not found")
+
+
+def module_uses(
+    scripts: Mapping[str, Any], modules: Iterable[ConditioningModule], keep: Callable[[str], str]
+) -> tuple[ModuleUse, ...]:
+    """The uses of conditioning modules; ``keep`` stores a picture as clients send it and answers its SHA-256.
+
+    Raises RequestError for arguments that are none.
+    """
+    uses = []
+    for module in modules:
+        given = arguments(scripts, module.name.casefold())
+        for options in _meant(module, given) if given else ():
+            if not isinstance(options, Mapping):
+                raise RequestError(f"The arguments of {module.name} must be objects with its options by name.")
+            uses.append(ModuleUse(name=module.name, options=with_pictures(module.options, options, keep)))
+    return tuple(uses)
+
+
+def _meant(module: ConditioningModule, given: list[Any]) -> Sequence[Any]:
+    """What a module makes of its arguments.  Raises ExtensionError when it fails."""
+    own = getattr(module, "always_on", None)
+    if own is None:
+        return given
+    try:
+        answer = own(given)
+    except WebUIError:
+        raise
+    except Exception as error:
+        raise ExtensionError(f"always_on of {module.name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(answer, list | tuple):
+        raise ExtensionError(f"always_on of {module.name} returned a {type(answer).__name__}, expected a list.")
+    return answer
 
 
 def arguments(scripts: Mapping[str, Any], wanted: str) -> list[Any]:

@@ -72,7 +72,7 @@ def _submit(engine: Engine, tasks: Tasks, body: Generation, kind: str) -> tuple[
     """Queue what a body asks for; the body comes back with what its ``infotext`` filled in."""
     body = filled(body, engine)
     selectable = [script.name for script in engine.scripts()]
-    always_on.check(body.alwayson_scripts, img2img=kind == "img2img", selectable=selectable)
+    always_on.check(body.alwayson_scripts, img2img=kind == "img2img", selectable=selectable, modules=engine.modules())
     options = settings_of(body, engine)
     job = engine.submit(scripts.with_script(to_request(body, options, engine), body, engine))
     tasks.add(body.force_task_id, kind, job)

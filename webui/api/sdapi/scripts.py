@@ -9,6 +9,8 @@ from typing import Any
 from webui.api.sdapi.always_on import IMG2IMG, SOFT_INPAINTING, TXT2IMG
 from webui.api.sdapi.errors import UpstreamError
 from webui.api.sdapi.models import Generation, StableDiffusionProcessingImg2Img
+from webui.conditioning import ConditioningModule
+from webui.conditioning.modules import label_of, units_of
 from webui.engine.engine import Engine
 from webui.errors import RequestError
 from webui.request import GenerationRequest, ScriptUse
@@ -33,7 +35,8 @@ def titles(engine: Engine) -> dict[str, list[str]]:
     """The scripts by lower-case title, those that a request can choose first."""
     chosen = sorted(script.name.lower() for script in engine.scripts())
     from_text = sorted(script.name.lower() for script in engine.scripts() if not script.from_start)
-    return {"txt2img": [*from_text, *TXT2IMG], "img2img": [*chosen, *IMG2IMG]}
+    modules = [module.name.lower() for module in engine.modules()]
+    return {"txt2img": [*from_text, *TXT2IMG, *modules], "img2img": [*chosen, *IMG2IMG, *modules]}
 
 
 def infos(engine: Engine) -> list[dict[str, Any]]:
@@ -44,6 +47,7 @@ def infos(engine: Engine) -> list[dict[str, Any]]:
         rows += [_info(script, img2img) for script in known if img2img or not script.from_start]
         for name in IMG2IMG if img2img else TXT2IMG:
             rows.append(_row(name, True, img2img, _always_on(name, engine)))
+        rows += [_row(module.name.lower(), True, img2img, _units(module)) for module in engine.modules()]
     return rows
 
 
@@ -58,6 +62,11 @@ def _row(name: str, is_alwayson: bool, is_img2img: bool, arguments: Sequence[Arg
 
 def _number(label: str, value: float, low: float, high: float, step: float) -> Argument:
     return Argument(label=label, value=value, minimum=low, maximum=high, step=step)
+
+
+def _units(module: ConditioningModule) -> Sequence[Argument]:
+    """A module's arguments: its units, each an object with options by name."""
+    return [Argument(label=f"{label_of(module)} Unit {number}") for number in range(units_of(module))]
 
 
 def _always_on(name: str, engine: Engine) -> Sequence[Argument]:

@@ -1,0 +1,96 @@
+"""Conditioning modules over HTTP: their schemas, requests with them, and ``alwayson_scripts``."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from module_toy import TINT
+from tiny_model import picture_bytes, tiny_settings
+
+from webui.api.app import build_app
+from webui.engine.engine import Engine
+from webui.engine.inprocess import InProcess
+from webui.engine.runner import Runner
+
+OWN = """
+    def always_on(self, args):
+        if args == ["raise"]:
+            raise KeyError("no")
+        return [{"strength": one["weight"]} for one in args if one.get("enabled")]
+"""
+PLAIN = {"prompt": "a cat", "steps": 2, "width": 64, "height": 64, "seed": 7, "sampler_name": "Euler"}
+
+
+@pytest.fixture
+def client(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[TestClient]:
+    settings = tiny_settings(tmp_path, tiny_checkpoint)
+    settings.extensions_dir.mkdir()
+    (settings.extensions_dir / "tint.py").write_text(TINT, "utf-8")
+    own = TINT.replace('"Tint"', '"Own Net"').replace("\n    def prepare(", OWN + "\n    def prepare(")
+    (settings.extensions_dir / "own.py").write_text(own.split("@hookimpl\ndef register_preprocessors")[0], "utf-8")
+    engine = Engine.create(settings, InProcess(Runner.start(settings)))
+    engine.start()
+    assert engine.problems() == []
+    yield TestClient(build_app(engine), raise_server_exceptions=False)
+    engine.close()
+
+
+def test_modules_are_listed_with_their_schemas(client: TestClient) -> None:
+    own, tint = sorted(client.get("/api/v1/modules").json(), key=lambda one: str(one["name"]))
+    assert (tint["name"], tint["label"], tint["units"]) == ("Tint", "Tint of it", 2)
+    told = tint["schema"]["properties"]
+    assert told["strength"] == {"title": "Strength", "type": "number", "default": 1.0, "minimum": 0, "maximum": 2}
+    assert told["preprocessor"]["enum"] == ["", "canny", "negative"] and told["model"]["enum"] == [""]
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["OwnNetOptions"]["properties"]["mode"]["enum"] == ["Soft", "Hard"]
+    assert own["name"] == "Own Net"
+
+
+def test_a_wrong_option_is_refused_at_once(client: TestClient) -> None:
+    body = {"prompt": "x", "modules": [{"name": "Tint", "options": {"strength": 9}}]}
+    answer = client.post("/api/v1/jobs", json=body)
+    assert answer.status_code == 422
+    assert answer.json() == {"error": "Tint: Strength is 9; it must be a number from 0 to 2."}
+
+
+def test_a_picture_in_a_request_is_stored(client: TestClient) -> None:
+    text = base64.b64encode(picture_bytes(1024, 1024)).decode()
+    assert len(text) > 100_000, "more than a text may have"
+    body = {"prompt": "x", "size": {"width": 64, "height": 64}}
+    answer = client.post("/api/v1/jobs", json={**body, "modules": [{"name": "Tint", "options": {"image": text}}]})
+    digest = hashlib.sha256(picture_bytes(1024, 1024)).hexdigest()
+    assert answer.status_code == 201 and answer.json()["request"]["modules"][0]["options"]["image"] == digest
+
+
+def made_with(client: TestClient, name: str, args: Any) -> Any:
+    body = {**PLAIN, "alwayson_scripts": {name: {"args": args}}}
+    return client.post("/sdapi/v1/txt2img", json=body)
+
+
+def test_a_module_is_an_always_on_script(client: TestClient) -> None:
+    picture = base64.b64encode(picture_bytes()).decode()
+    answer = made_with(client, "tint", [{"image": picture, "strength": 0.5}, {"words": "fog"}])
+    (text,) = json.loads(answer.json()["info"])["infotexts"]
+    digest = hashlib.sha256(picture_bytes()).hexdigest()
+    assert f'Tint: "Picture: {digest}, Strength: 0.5", Tint 2: "Words: fog"' in text
+    assert made_with(client, "Tint", []).status_code == 200
+    assert made_with(client, "Tint", [{"strength": 9}]).status_code == 422
+    assert made_with(client, "Tint", [5]).status_code == 422
+
+
+def test_a_module_may_have_arguments_of_its_own(client: TestClient) -> None:
+    answer = made_with(client, "OWN NET", [{"enabled": True, "weight": 0.25}, {"weight": 1}])
+    (text,) = json.loads(answer.json()["info"])["infotexts"]
+    assert 'Own Net: "Strength: 0.25"' in text and "Own Net 2" not in text
+    failed = made_with(client, "Own Net", ["raise"])
+    assert failed.status_code == 500 and "always_on of Own Net failed: KeyError: 'no'" in failed.text
+    assert "own net" in client.get("/sdapi/v1/scripts").json()["txt2img"]
+    info = [one for one in client.get("/sdapi/v1/script-info").json() if one["name"] == "tint"]
+    assert [len(one["args"]) for one in info] == [2, 2] and all(one["is_alwayson"] for one in info)
