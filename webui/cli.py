@@ -38,14 +38,17 @@ from webui.settings import PROJECT_ROOT, Settings
 from webui.training.request import Data, Noise, Optimiser, Samples, TrainingRequest
 
 if TYPE_CHECKING:
+    from webui.conditioning import ConditioningModule
     from webui.engine.executor import Report
     from webui.engine.runner import Runner
     from webui.engine.teaching import Teacher
+    from webui.plugins.manager import Plugins
     from webui.result import MadePicture
     from webui.training.kinds import TrainingKind
     from webui.training.moments import Moment, Stepped
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+HELP = {"-h", "--help"}
 TRAINING_PARTS = {"data": Data, "optimiser": Optimiser, "noise": Noise, "samples": Samples}
 TRAINING_FLAGS: Mapping[tuple[str, ...], str] = {
     ("data", "folder"): "--data",
@@ -87,13 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser; options of a kind of training are known once ``arguments`` name it."""
+def _parser(
+    arguments: Sequence[str] = (), modules: Sequence[ConditioningModule] | None = None
+) -> argparse.ArgumentParser:
+    """The parser; options of a kind of training are known once ``arguments`` name it.
+
+    Those of conditioning modules are: ``modules`` None looks for them where ``arguments`` ask for what nothing else is.
+    """
     parser = argparse.ArgumentParser(prog="webui", description="Pictures from prompts, on your own machine.")
     parser.add_argument("--version", action="version", version=f"webui {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
-    _add_generate(commands)
+    _add_generate(commands, modules, arguments[1:] if arguments[:1] == ["generate"] else ())
     reproduce = _command(
         commands, "reproduce", _reproduce, "make pictures again and say whether they came out the same"
     )
@@ -128,14 +136,6 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
         default = getattr(defaults, f"{name}_dir")
         parser.add_argument(f"--{name}-dir", type=Path, default=default, metavar="FOLDER", help=what)
     parser.add_argument("--no-extensions", action="store_true", help="safe mode: load no extension")
-    for name, what in (("start", "being loaded, and each registration,"), ("call", "each later call")):
-        parser.add_argument(
-            f"--extension-{name}-seconds",
-            type=float,
-            default=getattr(defaults, f"extension_{name}_s"),
-            metavar="S",
-            help=f"{what} of an extension may take so long (default: %(default)g; 0: no limit)",
-        )
 
 
 def _add_compute(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +158,13 @@ def _add_serve(commands: Any) -> None:
     _add_compute(serve)
 
 
-def _add_generate(commands: Any) -> None:
+def _add_generate(
+    commands: Any, modules: Sequence[ConditioningModule] | None = None, arguments: Sequence[str] = ()
+) -> None:
+    """``arguments`` are those after ``generate``, none for another command.
+
+    The flags of conditioning modules are added where one is used, or help: finding modules takes a moment.
+    """
     generate = _command(commands, "generate", _generate, "make pictures; prints the path of each")
     request, sampling = GenerationRequest(), Sampling()
     generate.add_argument("--prompt", required=True, metavar="TEXT")
@@ -196,12 +202,21 @@ def _add_generate(commands: Any) -> None:
     generate.add_argument("--out", type=Path, metavar="FILE_OR_FOLDER", help="default: the outputs folder")
     _add_folders(generate)
     _add_compute(generate)
+    own = set(generate._option_string_actions)
+    asked = {word.partition("=")[0] for word in arguments if word.startswith("--") or word in HELP}
+    if modules is None and not (asked & HELP or asked - own):
+        return
+    from webui.conditioning.modules import in_order
+    from webui.module_flags import add_flags
+
+    found = _plugins(arguments).conditioning_modules.values() if modules is None else modules
+    add_flags(generate, in_order(found), {name.lstrip("-") for name in own})
 
 
 def _add_train(commands: Any, arguments: Sequence[str] | None) -> None:
     """``arguments`` are those after ``train``, None for another command: kinds are looked up for this one alone."""
     train = _command(commands, "train", _train, "teach a model something; prints the path of the file that comes out")
-    kinds = {} if arguments is None else _training_kinds(arguments)
+    kinds = {} if arguments is None else _plugins(arguments).training_kinds
     train.formatter_class = argparse.RawDescriptionHelpFormatter
     train.epilog = "kinds:\n" + "\n".join(f"  {kind.name:<12} {kind.summary}" for kind in kinds.values())
     train.add_argument("kind", nargs="?", metavar="KIND", help="comes first; KIND --help lists its options")
@@ -218,13 +233,14 @@ def _add_train(commands: Any, arguments: Sequence[str] | None) -> None:
     train.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: one a core)")
 
 
-def _training_kinds(arguments: Sequence[str]) -> Mapping[str, TrainingKind]:
+def _plugins(arguments: Sequence[str]) -> Plugins:
+    """The plugins of the folders that the arguments of a command name."""
     from webui.plugins.manager import Plugins
 
     folders = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_folders(folders)
     settings = _settings(folders.parse_known_args(arguments)[0])
-    return Plugins.start(settings).training_kinds
+    return Plugins.start(settings)
 
 
 @dataclass(frozen=True)
@@ -284,8 +300,6 @@ def _settings(parsed: argparse.Namespace) -> Settings:
         outputs_dir=parsed.outputs_dir.expanduser().resolve(),
         extensions_dir=parsed.extensions_dir.expanduser().resolve(),
         load_extensions=not parsed.no_extensions,
-        extension_start_s=parsed.extension_start_seconds,
-        extension_call_s=parsed.extension_call_seconds,
     )
     if not hasattr(parsed, "device"):
         return settings
@@ -329,6 +343,7 @@ def _runner(parsed: argparse.Namespace) -> Runner:
 def _request(parsed: argparse.Namespace, runner: Runner) -> GenerationRequest:
     """The request that the options mean; what was not said comes from the model's own recommendations."""
     from webui.engine.catalogue import CheckpointEntry, with_advice
+    from webui.module_flags import said
 
     model = CheckpointEntry(runner.library.find(parsed.checkpoint), runner.plugins)
     sampling = {name: getattr(parsed, name) for name in ("sampler", "schedule", "steps", "cfg_scale", "eta")}
@@ -346,6 +361,9 @@ def _request(parsed: argparse.Namespace, runner: Runner) -> GenerationRequest:
         "clip_skip": parsed.clip_skip,
         "checkpoint": parsed.checkpoint,
         "start": plain(start) if start else None,
+        "modules": said(
+            parsed, runner.plugins.conditioning_modules.values(), lambda path: runner.inputs.put(_read(path))
+        ),
     }
     for pair in parsed.set or ():
         _set(body, pair)
@@ -679,4 +697,5 @@ class _Progress:
 
 def build_request(arguments: Iterable[str], runner: Runner) -> GenerationRequest:
     """The request that ``webui generate`` with these arguments would run."""
-    return _request(_parser().parse_args(["generate", *arguments]), runner)
+    modules = list(runner.plugins.conditioning_modules.values())
+    return _request(_parser((), modules).parse_args(["generate", *arguments]), runner)
