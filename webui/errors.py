@@ -82,6 +82,18 @@ class ExtensionError(WebUIError):
     status = 500
 
 
+class InstallError(WebUIError):
+    """An extension that was not installed, updated or removed; what was there before is still there."""
+
+    status = 422
+
+
+class RightsError(WebUIError):
+    """Something that this person, from this place, may not do on this server."""
+
+    status = 403
+
+
 class WorkerError(WebUIError):
     """The worker process ended or could not be started while a job was under way."""
 

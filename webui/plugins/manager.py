@@ -32,9 +32,11 @@ import pluggy
 
 from webui import hooks
 from webui.conditioning.modules import problem_of
-from webui.errors import ExtensionError, WebUIError
+from webui.errors import ExtensionError, InstallError, WebUIError
 from webui.plugins.discovery import discover, in_load_order
 from webui.plugins.manifest import Manifest
+from webui.plugins.moves import finish_interrupted
+from webui.plugins.shelf import offer_packages
 from webui.plugins.switches import disabled_names
 from webui.result import Plugin
 from webui.settings import Settings
@@ -357,6 +359,10 @@ class Plugins:
         return result
 
     def _load_folder(self, folder: Path) -> None:
+        try:
+            finish_interrupted(folder)
+        except InstallError as error:
+            self._problem(str(error))
         found, sentences = in_load_order(discover(folder))
         for sentence in sentences:
             self._problem(sentence)
@@ -366,6 +372,7 @@ class Plugins:
             if one.problem:
                 self._problem(f"The extension {one.name} was left out: {one.problem}")
                 continue
+            offer_packages(folder, one.name)
             self._load_extension(one.manifest, partial(_import_file, one.source, one.name), partial(_digest, one.path))
 
     def _load_entry_points(self) -> None:
