@@ -87,6 +87,14 @@ def test_two_things_of_one_name_name_both(app: App) -> None:
     assert "extension first" in sentence and "extension second" in sentence
 
 
+def test_a_folder_imports_its_own_files(app: App) -> None:
+    app.install("whole/part.py", SAMPLER.replace("NAME", "Of a part"))
+    app.install("whole/__init__.py", "from . import part\nfrom .part import register_samplers\n")
+    plugins = Plugins.load(app.settings.extensions_dir)
+    assert plugins.problems == []
+    assert plugins.samplers["Of a part"].integrate.__module__ == "webui_extensions.whole.part"  # type: ignore[attr-defined]
+
+
 def test_a_file_and_a_folder_of_one_name(app: App) -> None:
     app.install("same/__init__.py", SAMPLER.replace("NAME", "Folder"))
     app.install("same.py", SAMPLER.replace("NAME", "File"))

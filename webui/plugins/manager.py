@@ -420,7 +420,13 @@ def _modules_of(packages: Sequence[str]) -> Iterator[str]:
 
 
 def _import_file(source: Path, name: str) -> ModuleType:
-    """Import an extension under a name of its own; its folder does not go onto ``sys.path``."""
+    """Import an extension under a name of its own; its folder does not go onto ``sys.path``.
+
+    The package that the name says it lies in is there too, empty, since ``from . import file`` asks for it.
+    """
+    if EXTENSION_PACKAGE not in sys.modules:
+        sys.modules[EXTENSION_PACKAGE] = package = ModuleType(EXTENSION_PACKAGE)
+        package.__path__ = []
     full_name = f"{EXTENSION_PACKAGE}.{name}"
     search = [str(source.parent)] if source.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(full_name, source, submodule_search_locations=search)
