@@ -246,6 +246,11 @@ def test_a_guide_may_ask_again_with_openings_of_its_own(network: Network, guided
     assert cond.conditional == (True, True) and uncond.conditional == (False, False)
 
 
-def test_with_a_guide_both_sides_are_asked_at_scale_one(network: Network, guided) -> None:
-    guided(context(1), context(-1), 1.0, guides=[lambda guiding: guiding.guided])(X, SIGMA)
-    assert asked(network) == [(True, True, False, False)]
+def test_a_guide_at_scale_one_sees_the_prompts_answer_for_both(network: Network, guided) -> None:
+    def look(guiding: Guiding) -> Tensor:
+        assert guiding.cond is guiding.uncond and guiding.cond is guiding.guided
+        return guiding.guided
+
+    found = guided(context(1), context(-1), 1.0, guides=[look])(X, SIGMA)
+    assert asked(network) == [(True, True)]
+    assert torch.equal(found, guided(context(1), context(-1), 1.0)(X, SIGMA))

@@ -54,3 +54,18 @@ def test_ids_are_those_of_transformers(tokenizer: Tokenizer, oracle: Encode, tex
 
 def test_half_a_surrogate_pair_is_a_question_mark(tokenizer: Tokenizer) -> None:
     assert tokenizer.tokenise("a\ud83d b") == tokenizer.tokenise("a? b")
+
+
+@pytest.mark.parametrize("text", ["a red apple", "naïve café, 2 cats' pics", "日本 🙂"])
+def test_spelled_tokens_are_the_text_again(tokenizer: Tokenizer, text: str) -> None:
+    spelled = [tokenizer.spelled(token) for token in tokenizer.tokenise(text)]
+    letters = "".join(part for part, _ in spelled)
+    assert "\ufffd" in letters or letters == "".join(text.split())
+    assert spelled[-1][1], "the last token ends a word"
+    assert tokenizer.spelled(EOS) == ("<|endoftext|>", True)
+
+
+def test_a_word_of_several_tokens_ends_once(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.tokenise("blorptasticness")
+    assert len(tokens) > 1
+    assert [tokenizer.spelled(token)[1] for token in tokens] == [False] * (len(tokens) - 1) + [True]

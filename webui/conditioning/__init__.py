@@ -14,11 +14,28 @@ from webui.option_boxes import Kind as Kind
 from webui.option_boxes import option as option
 
 if TYPE_CHECKING:
+    from webui.conditioning.text import Timed
     from webui.diffusion.guidance import Guide, NetworkCall
     from webui.model import Model
     from webui.networks.unet import Openings
     from webui.request import GenerationRequest
     from webui.result import Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """What is known when a model begins to walk through noise levels, told to a contribution's ``begin``.
+
+    Row j of all that follows is picture ``indices[j]`` of the job; ``sigmas`` are the planned noise levels, of which
+    ``from_sigma`` is the one the model begins at (a refiner takes over on the way).  ``cond`` is what each of the
+    prompts joined by AND says over the pass, with its weight, ``uncond`` what the negative prompt says.
+    """
+
+    indices: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    from_sigma: float
+    cond: tuple[tuple[Timed, float], ...]
+    uncond: Timed
 
 
 @dataclass(frozen=True)
@@ -27,12 +44,14 @@ class Contribution:
 
     ``openings`` are the same in every such call, or a function of the call, asked once for each: a ControlNet answers
     what is in ``call.x``, and ``call.conditional`` tells which rows have the prompt.  ``guide`` changes the clean
-    latent that is made of the answers with and without the prompt.
+    latent that is made of the answers with and without the prompt.  ``begin`` is told of each walk before its first
+    call, on the thread that computes.
     """
 
     openings: Openings | Callable[[NetworkCall], Openings]
     sigma_range: tuple[float, float] = (0.0, float("inf"))
     guide: Guide | None = None
+    begin: Callable[[Walk], None] | None = None
 
     def holds(self, sigma: float) -> bool:
         """Whether it has a say at this noise level."""
@@ -50,12 +69,15 @@ class Pictures:
 
     ``load(sha256)`` reads a stored input picture; ``preprocess(name, pixels, options)`` is the control picture that the
     registered preprocessor of that name makes; ``model_file(kind, name)`` is where the model file of that kind lies.
-    What is read is recorded in the picture.  All raise an error for people when there is none.
+    What is read is recorded in the picture.  All raise an error for people when there is none.  ``scratch`` is a
+    folder, made by whoever needs it, that is the module's own for this job (``modules/<module>/<job>`` in the state
+    folder, where the server process finds it too); None where there is no job.
     """
 
     load: Callable[[str], Pixels]
     preprocess: Callable[[str, Pixels, Mapping[str, Any]], Pixels]
     model_file: Callable[[str, str], Path]
+    scratch: Path | None = None
 
 
 class ConditioningModule(Protocol):
@@ -77,6 +99,8 @@ class ConditioningModule(Protocol):
       without it each argument is an object with options by name.  Pictures may be in base64 there.
     - ``preview(options, pictures) -> pixels``: the control picture that the page's Preview shows; without it the
       record's preprocessor is run on its picture.  Server process: no torch.
+    - ``observes``: True is the promise that it changes no pixel: its use is left out of the picture's recipe and
+      text, so that the picture reproduces without it.
     """
 
     name: str

@@ -40,8 +40,7 @@ class Encoder:
         import torch
 
         unique = list(dict.fromkeys(texts))
-        words = [embedding.word for embedding in self.embeddings]
-        per_text = [chunks(text, self.model.tokenizer, words, self.emphasis, self.comma_backtrack) for text in unique]
+        per_text = [self.chunks(text) for text in unique]
         (empty,) = chunks("", self.model.tokenizer)
         length = max(map(len, per_text))
         rows = [[*found, *[empty] * (length - len(found))] for found in per_text]
@@ -54,7 +53,13 @@ class Encoder:
     def timed(self, text: str, timeline: Timeline) -> Timed:
         """What a prompt's contexts are over a pass."""
         spans = schedule(text, timeline)
-        return Timed(spans, tuple(self.encode([span.text for span in spans])))
+        chunked = tuple(tuple(self.chunks(span.text)) for span in spans)
+        return Timed(spans, tuple(self.encode([span.text for span in spans])), chunked)
+
+    def chunks(self, text: str) -> list[Chunk]:
+        """What the encoder reads of a text, chunk by chunk."""
+        words = [embedding.word for embedding in self.embeddings]
+        return chunks(text, self.model.tokenizer, words, self.emphasis, self.comma_backtrack)
 
     def _column(self, column: Sequence[Chunk], counted: Sequence[int], hidden: dict[Chunk, Tensor]) -> Tensor:
         """The chunks (N, 77, width) that stand at one place of N texts; ``hidden`` keeps what was encoded."""
@@ -86,10 +91,14 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Timed:
-    """A prompt over a pass: what it says, span by span, and the context (1, tokens, width) of each."""
+    """A prompt over a pass: what it says, span by span, and the context (1, tokens, width) of each.
+
+    ``chunks`` are what each span's context was encoded from; a context that is longer was padded.
+    """
 
     spans: tuple[Span, ...]
     contexts: tuple[Tensor, ...]
+    chunks: tuple[tuple[Chunk, ...], ...]
 
     def at(self, call: int) -> Tensor:
         """The context for the denoiser's call ``call``, counted from 0."""

@@ -113,7 +113,7 @@ class GuidedDenoiser:
     walk that ``counts_timesteps`` compares those, not sigmas, with the guidance's lowest level, as AUTOMATIC1111 does
     (``modules/sd_samplers_cfg_denoiser.py``, ``modules/sd_samplers_timesteps.py``).
 
-    ``guides`` change the result one after the other; with any of them both sides are asked whatever the scale is.
+    ``guides`` change the result one after the other; where the prompt alone is asked, it stands for both sides.
     """
 
     predict: Predict
@@ -134,8 +134,9 @@ class GuidedDenoiser:
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided clean latent seen in ``x`` (B, C, h, w), whose noise has deviation ``sigma``."""
         pulls = self._pulls
-        if self.cfg_scale == 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0 and not self.guides:
-            return self._ask(x, sigma, [(pulls[0].context, True)])[0]
+        if self.cfg_scale == 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0:
+            cond = self._ask(x, sigma, [(pulls[0].context, True)])[0]
+            return self._led(x, sigma, cond, cond, cond)
         return self.guided_and_unguided(x, sigma)[0]
 
     def guided_and_unguided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:

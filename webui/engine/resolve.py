@@ -141,6 +141,13 @@ def uncommented(request: GenerationRequest) -> GenerationRequest:
     return replace(request, prompt=prompt, negative_prompt=negative_prompt, second_pass=second)
 
 
+def as_recorded(request: GenerationRequest, plugins: Plugins) -> GenerationRequest:
+    """The request as a picture's recipe and text hold it: without the modules that only look on."""
+    modules = plugins.conditioning_modules
+    uses = tuple(use for use in request.modules if not getattr(modules.get(use.name), "observes", False))
+    return replace(request, modules=uses)
+
+
 def read_back(told: Told, plugins: Plugins, library: Library | None = None) -> ReadBack:
     """What was read of a file, as a request; plugins may add to it.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +35,7 @@ from webui.engine.picture_tools import PictureTools
 from webui.engine.preparing import Preparation
 from webui.engine.progress import Clock, Previews
 from webui.engine.reproduce import Reproduction
-from webui.engine.resolve import resolve, styled, uncommented, walks
+from webui.engine.resolve import as_recorded, resolve, styled, uncommented, walks
 from webui.engine.scripted import ScriptRun
 from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError, unknown_name
 from webui.images.pixels import read_pixels
@@ -87,6 +88,7 @@ class Runner:
     compute: Compute
     models: LoadedModels
     _problems_told: int = 0
+    _job: str = "unqueued"
 
     @classmethod
     def start(cls, settings: Settings) -> Runner:
@@ -125,6 +127,7 @@ class Runner:
         tell(ending)
 
     def _run(self, order: Order, tell: Tell, control: Control) -> Report:
+        self._job = order.job
         if order.kind == "reproduce":
             verdict = self.reproduce(reproduction_store(self.settings).get(order.picture), tell, control)
             tell(Report("verdict", verdict.to_dict()))
@@ -331,7 +334,9 @@ class Runner:
         contributions = []
         for use in request.modules:
             module = self.plugins.conditioning_modules[use.name]
-            contributions.append(module.prepare(options_of(module, use.options), model, request, pictures))
+            scratch = scratch_folder(self.settings.state_dir, use.name, self._job)
+            given = replace(pictures, scratch=scratch)
+            contributions.append(module.prepare(options_of(module, use.options), model, request, given))
         return contributions
 
     def _preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
@@ -383,6 +388,7 @@ class Runner:
         suffix: str,
     ) -> tuple[Output, Path]:
         kind, model = "img2img" if request.start else "txt2img", prepared.setup.model
+        request = as_recorded(request, self.plugins)
         recipe = Recipe(
             request=request,
             index=picture.index,
@@ -434,6 +440,11 @@ class Runner:
             extra={**picture.infotext_extra, **self.plugins.pairs("write_infotext", request=request)},
         )
         return writing.write(uncommented(request), facts)
+
+
+def scratch_folder(state_dir: Path, module: str, job: str) -> Path:
+    """The folder of a conditioning module for one job."""
+    return state_dir / "modules" / re.sub(r"[^\w-]", "_", module) / job
 
 
 def _groups(request: GenerationRequest, wanted: Sequence[int], compute: Compute) -> Iterator[tuple[int, ...]]:

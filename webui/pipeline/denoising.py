@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from webui.conditioning import Contribution
+from webui.conditioning import Contribution, Walk
 from webui.conditioning.embedding import Embedding
 from webui.conditioning.text import Encoder, Timed
 from webui.diffusion.guidance import NO_OPENINGS, Guide, GuidedDenoiser, NetworkCall, Predict, Pull
@@ -216,11 +216,17 @@ def _within(contribution: Contribution) -> Guide:
 class Counted:
     """The guided model of a job as the ``GuidedDenoise`` that samplers walk, from its first call on.
 
-    Once the refiner's turn has come it stays.
+    Once the refiner's turn has come it stays; ``begins`` is told of it, and of the level it begins at.
     """
 
-    def __init__(self, request: GenerationRequest, setup: Setup) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        setup: Setup,
+        begins: Callable[[Setup, float], None] = lambda setup, sigma: None,
+    ) -> None:
         self._request, self._setup, self._calls = request, setup, itertools.count()
+        self._begins = begins
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided clean latent of the next call."""
@@ -234,6 +240,7 @@ class Counted:
         call = next(self._calls)
         if self._setup.refiner and refines(self._request, self._setup, sigma, call):
             self._setup = self._setup.refiner
+            self._begins(self._setup, sigma)
         return denoiser(self._request, self._setup, call)
 
 
@@ -279,7 +286,13 @@ def walk(
     ``constrain`` wraps the denoiser; inpainting keeps the unmasked part with it.  A sampler that plans its own levels
     may take more steps than announced; the announcement grows with it.
     """
-    denoise = constrain(Counted(request, setup))
+    sigmas = tuple(start.sigmas)
+
+    def begins(setup: Setup, sigma: float) -> None:
+        _tell_begin(setup, sigmas, sigma, indices)
+
+    begins(setup, sigmas[0])
+    denoise = constrain(Counted(request, setup, begins))
     options = request.sampling.options
     formula = setup.sampler.formula(
         StepOptions(
@@ -302,6 +315,20 @@ def walk(
             raise NumbersError(no_numbers(setup.last_model, number))
         yield Stepped(tuple(indices), number, max(number, steps), step.denoised)
     return result
+
+
+def _tell_begin(setup: Setup, sigmas: tuple[float, ...], from_sigma: float, indices: Sequence[int]) -> None:
+    """Tell the contributions that want to know that their model begins to walk."""
+    walking = Walk(
+        indices=tuple(indices),
+        sigmas=sigmas,
+        from_sigma=from_sigma,
+        cond=tuple((part.timed, part.weight) for part in setup.cond),
+        uncond=setup.uncond,
+    )
+    for contribution in setup.contributions:
+        if contribution.begin is not None:
+            contribution.begin(walking)
 
 
 def no_numbers(model: Model, step: int) -> str:

@@ -27,6 +27,7 @@ class Tokenizer:
     """CLIP's tokenizer; immutable once built, safe to share between threads."""
 
     def __init__(self) -> None:
+        self._bytes = {letter: value for value, letter in zip(_byte_order(), _byte_letters(), strict=True)}
         merges = _read_merges()
         vocabulary = {token: index for index, token in enumerate(_tokens(merges))}
         bpe = models.BPE(vocabulary, merges, end_of_word_suffix=_WORD_END, unk_token=_SPECIAL[1])
@@ -47,6 +48,16 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids
         return ids
 
+    def spelled(self, token: int) -> tuple[str, bool]:
+        """What a token stands for, and whether it ends a word; a character in several tokens shows as U+FFFD."""
+        text: str = self._tokenizer.id_to_token(token) or ""
+        if text in _SPECIAL:
+            return text, True
+        ends = text.endswith(_WORD_END)
+        letters = text.removesuffix(_WORD_END)
+        data = bytes(self._bytes[letter] for letter in letters)
+        return data.decode("utf-8", "replace"), ends
+
 
 def _read_merges() -> list[tuple[str, str]]:
     packed = resources.files(__package__).joinpath("clip_bpe", "merges.txt.gz").read_bytes()
@@ -61,7 +72,13 @@ def _tokens(merges: list[tuple[str, str]]) -> list[str]:
     return [*letters, *(letter + _WORD_END for letter in letters), *joined, *_SPECIAL]
 
 
-def _byte_letters() -> list[str]:
-    """A printable letter for each byte: itself where it is one, else one from U+0100 on; printable bytes come first."""
+def _byte_order() -> list[int]:
+    """The bytes in the order of their tokens: those that are printable characters come first."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return printable + [value for value in range(256) if value not in printable]
+
+
+def _byte_letters() -> list[str]:
+    """A printable letter for each byte, in the order of tokens: itself where it is one, else one from U+0100 on."""
+    printable = _byte_order()[:188]
     return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
