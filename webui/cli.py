@@ -136,6 +136,14 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
         default = getattr(defaults, f"{name}_dir")
         parser.add_argument(f"--{name}-dir", type=Path, default=default, metavar="FOLDER", help=what)
     parser.add_argument("--no-extensions", action="store_true", help="safe mode: load no extension")
+    for name, what in (("start", "being loaded, and each registration,"), ("call", "each later call")):
+        parser.add_argument(
+            f"--extension-{name}-seconds",
+            type=float,
+            default=getattr(defaults, f"extension_{name}_s"),
+            metavar="S",
+            help=f"{what} of an extension may take so long (default: %(default)g; 0: no limit)",
+        )
 
 
 def _add_compute(parser: argparse.ArgumentParser) -> None:
@@ -300,6 +308,8 @@ def _settings(parsed: argparse.Namespace) -> Settings:
         outputs_dir=parsed.outputs_dir.expanduser().resolve(),
         extensions_dir=parsed.extensions_dir.expanduser().resolve(),
         load_extensions=not parsed.no_extensions,
+        extension_start_s=parsed.extension_start_seconds,
+        extension_call_s=parsed.extension_call_seconds,
     )
     if not hasattr(parsed, "device"):
         return settings

@@ -66,7 +66,8 @@ class Guard:
     With ``any_address`` it may also call it by any IP address: for a server that listens on all of its machine's
     addresses behind a password (DNS rebinding needs a name, so it gains nothing).
     Of the disk Gradio may serve finished pictures below ``outputs_root`` and the page's own ``uploads_root``.  With a
-    ``password`` every request but ``/health`` must carry it (HTTP Basic, any user name).
+    ``password`` every request but ``/health`` must carry it (HTTP Basic, any user name).  Below ``extension_paths``
+    programs are answered in JSON, as below the paths of the API.
     """
 
     app: App
@@ -75,6 +76,7 @@ class Guard:
     uploads_root: Path
     password: str | None = None
     any_address: bool = False
+    extension_paths: tuple[str, ...] = ()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -84,7 +86,7 @@ class Guard:
         try:
             self._check(scope)
         except Refusal as refusal:
-            await _refuse(scope, refusal, receive, send)
+            await self._refuse(scope, refusal, receive, send)
             return
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
@@ -101,7 +103,11 @@ class Guard:
             if not upload.too_large:
                 raise
         if upload.too_large and not answer.begun:
-            await _refuse(scope, _too_large(upload.limit), receive, send)
+            await self._refuse(scope, _too_large(upload.limit), receive, send)
+
+    async def _refuse(self, scope: Mapping[str, Any], refusal: Refusal, receive: Receive, send: Send) -> None:
+        paths = (*JSON_ANSWERS, *(f"{path}/" for path in self.extension_paths))
+        await _refuse(scope, refusal, receive, send, in_json=f"{scope['path']}/".startswith(paths))
 
     def _check(self, scope: Mapping[str, Any]) -> None:
         headers = _headers(scope)
@@ -255,12 +261,12 @@ def _too_large(limit: int) -> Refusal:
     return Refusal(413, f"The upload is larger than {limit // 1024**2} MB.")
 
 
-async def _refuse(scope: Mapping[str, Any], refusal: Refusal, receive: Receive, send: Send) -> None:
+async def _refuse(scope: Mapping[str, Any], refusal: Refusal, receive: Receive, send: Send, *, in_json: bool) -> None:
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.close", "code": 1008})
         return
-    if scope["path"].startswith(JSON_ANSWERS):
+    if in_json:
         told = {"error": refusal.sentence}
         if not scope["path"].startswith("/api/"):
             told["detail"] = refusal.sentence  # where clients of AUTOMATIC1111 look

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from webui.api.extending import ApiRoutes
     from webui.conditioning import ConditioningModule
     from webui.diffusion.schedules import Schedule
     from webui.faces import FaceRestorer
@@ -36,8 +37,8 @@ API_VERSION = 1
 class Hooks:
     """Every hook.
 
-    ``register_*`` hooks run once at start, in the server process and in the worker process (``register_ui_tabs`` in the
-    server alone), and must not import torch.  One that raises registers nothing; of two things of one name the first
+    ``register_*`` hooks run once at start, in the server process and in the worker process (some in the server alone,
+    as they say), and must not import torch.  One that raises registers nothing; of two things of one name the first
     stays.  The others run in order: built-in parts, then the extensions by name.
     """
 
@@ -119,6 +120,16 @@ class Hooks:
 
         Server alone, once at start, before the page is built.  Raising registers nothing; a tab whose ``build`` raises
         is left empty, with a sentence in it.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_api_routes(self) -> Sequence[ApiRoutes]:
+        """Return routes of the web server: a prefix, and a function that makes the FastAPI router below it.
+
+        Server alone, once at start, before the page is built.  Raising registers nothing.  A prefix that the program,
+        its page or another extension answers is refused; a route that raises answers 500 with a sentence that names
+        the extension.
         """
         raise NotImplementedError
 

@@ -70,6 +70,7 @@ def _serve(settings: Settings, *, open_browser: bool) -> int:
             uploads_root=uploads.resolve(),
             password=settings.password,
             any_address=settings.host in ("0.0.0.0", "::") and settings.password is not None,
+            extension_paths=app.state.extension_paths,
         )
         engine.start()
         address = f"http://{_shown(settings.host)}:{settings.port}/"

@@ -13,7 +13,12 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Folders, address and device.  ``threads`` None lets torch use every core."""
+    """Folders, address and device.  ``threads`` None lets torch use every core.
+
+    ``extension_start_s`` is how long an extension may take to be loaded and for each registration, ``extension_call_s``
+    for each later call of it (0: no limit); after ``extension_failures`` it is switched off for the session.
+    ``extensions_off`` are not loaded at all: those that ended an earlier worker process of this session.
+    """
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -26,6 +31,10 @@ class Settings:
     password: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     load_extensions: bool = True
+    extension_start_s: float = 20.0
+    extension_call_s: float = 30.0
+    extension_failures: int = 3
+    extensions_off: tuple[str, ...] = ()
     background_hashing: bool = True
 
     def to_dict(self) -> dict[str, Any]:
@@ -37,7 +46,7 @@ class Settings:
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
         folders = {name: Path(data[name]) for name in ("models_dir", "outputs_dir", "extensions_dir")}
-        return cls(**{**data, **folders, "allowed_hosts": tuple(data["allowed_hosts"])})
+        return cls(**{**data, **folders, **{name: tuple(data[name]) for name in ("allowed_hosts", "extensions_off")}})
 
     @property
     def state_dir(self) -> Path:

@@ -30,7 +30,7 @@ from webui.faces import FaceWork, restored
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture
 from webui.metadata.verdict import Outcome
-from webui.plugins.manager import DROP_IN_PACKAGES, TAB_PACKAGE
+from webui.plugins.manager import SERVER_PACKAGES
 from webui.result import Pixels
 from webui.training.moments import Exported
 from webui.training.request import Data, TrainingRequest
@@ -104,7 +104,7 @@ def test_all_examples_together_load_without_torch(tmp_path: Path) -> None:
         (tmp_path / f"{hook}.py").write_text(example(hook), "utf-8")
     code = (
         "import sys; from pathlib import Path; from webui.plugins.manager import Plugins\n"
-        f"plugins = Plugins.load(Path({str(tmp_path)!r}), packages={(*DROP_IN_PACKAGES, TAB_PACKAGE)!r})\n"
+        f"plugins = Plugins.load(Path({str(tmp_path)!r}), packages={SERVER_PACKAGES!r})\n"
         "print(plugins.problems, len(plugins.extensions), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, check=True)
@@ -325,6 +325,19 @@ def test_hook_register_ui_tabs(app: App) -> None:
     assert event()[0] == f"<p>{job.state}: a red apple</p>"
     notes = [str(block.value) for block in page.blocks.values() if isinstance(block, gr.HTML)]
     assert any("torn" in note and "Torn" in note for note in notes)
+
+
+def test_hook_register_api_routes(app: App) -> None:
+    from fastapi.testclient import TestClient
+
+    from webui.api.app import build_app
+
+    install(app, "register_api_routes")
+    client = TestClient(build_app(app.engine))
+    job = client.post("/orchard/apples?colour=green").json()["job"]
+    assert client.get(f"/api/v1/jobs/{job}").json()["request"]["prompt"] == "a green apple"
+    assert client.get("/openapi.json").json()["paths"]["/orchard/apples"]["post"]
+    assert app.engine.problems() == []
 
 
 def test_hook_before_job(app: App, caplog: pytest.LogCaptureFixture) -> None:

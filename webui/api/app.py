@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from typing import Any
 
@@ -18,11 +19,13 @@ from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from webui import __version__
+from webui.api.mounting import Contained, mount_routes
 from webui.api.routes import build_router
 from webui.api.sdapi.errors import UpstreamError, speaks_sdapi
 from webui.api.sdapi.errors import answer as sdapi_answer
 from webui.api.sdapi.routes import build_router as build_sdapi_router
 from webui.api.timing import ProcessTime
+from webui.engine.access import access_to
 from webui.engine.engine import Engine
 from webui.engine.jobs import Job
 from webui.engine.training_view import TrainingView
@@ -40,8 +43,13 @@ DOCS_FILES = "/docs-files"
 def build_app(engine: Engine) -> FastAPI:
     """The application with every API route on it; the page is mounted on it later, by the server."""
     app = FastAPI(title="Stable Diffusion web UI", version=__version__, docs_url=None, redoc_url=None)
+    access = access_to(engine)
+    mount_routes(app, engine.plugins, access, built_in=True)
     app.include_router(build_router(engine))
     app.include_router(build_sdapi_router(engine))
+    extensions = mount_routes(app, engine.plugins, access, built_in=False)
+    app.state.extension_paths = tuple(each.prefix for each in extensions)
+    app.add_middleware(Contained, plugins=engine.plugins, mounted=extensions)
     app.add_middleware(ProcessTime)
     app.add_exception_handler(WebUIError, _sentence)
     app.add_exception_handler(UpstreamError, _sdapi_error)
@@ -89,7 +97,7 @@ async def _sentence(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, WebUIError)
     if speaks_sdapi(request):
         return sdapi_answer(error)
-    return JSONResponse({"error": str(error)}, status_code=error.status)
+    return _told(request, str(error), error.status)
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:
@@ -99,18 +107,24 @@ async def _not_valid(request: Request, error: Exception) -> Response:
         return await request_validation_exception_handler(request, error)
     first = error.errors()[0]
     place = " ".join(str(part) for part in first["loc"] if part != "body") or "the body"
-    return JSONResponse({"error": f"The {place} is not valid: {first['msg']}."}, status_code=422)
+    return _told(request, f"The {place} is not valid: {first['msg']}.", 422)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if speaks_sdapi(request):
         return await http_exception_handler(request, error)
-    return JSONResponse({"error": f"{error.detail}."}, status_code=error.status_code, headers=error.headers)
+    return _told(request, f"{str(error.detail).removesuffix('.')}.", error.status_code, error.headers)
 
 
 async def _defect(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
     if speaks_sdapi(request):
         return sdapi_answer(error)
-    return JSONResponse({"error": DEFECT}, status_code=500)
+    return _told(request, DEFECT, 500)
+
+
+def _told(request: Request, told: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A sentence; for clients of AUTOMATIC1111's extensions also where they look for it."""
+    body = {"error": told} if request.url.path.startswith("/api/") else {"error": told, "detail": told}
+    return JSONResponse(body, status_code=status, headers=headers)

@@ -15,15 +15,15 @@ from pydantic import TypeAdapter
 
 from webui import __version__
 from webui.api import cards
+from webui.api.bodies import PICTURE_BODY, read_picture
 from webui.conditioning.modules import label_of, units_of
 from webui.engine.engine import Engine
-from webui.errors import NotFoundError, PictureError, RequestError
+from webui.errors import NotFoundError
 from webui.extras import ExtrasRequest
 from webui.option_boxes import schema
 
 KEEP_ALIVE_S = 15.0
 EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
-MAX_PICTURE = 64 * 1024 * 1024
 _REQUEST_BODY = {
     "requestBody": {
         "required": True,
@@ -41,9 +41,6 @@ _TRAINING_BODY = {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/TrainingRequest"}}},
     }
-}
-_PICTURE_BODY = {
-    "requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 }
 
 
@@ -125,17 +122,6 @@ def build_router(engine: Engine) -> APIRouter:
         path = engine.output_path(output_id)
         return FileResponse(path, filename=path.name, content_disposition_type="inline")
 
-    @router.post("/api/v1/inputs", status_code=201, openapi_extra=_PICTURE_BODY)
-    async def put_input(request: Request) -> dict[str, str]:
-        """Store a start image or mask (the raw file); requests name it by the ``id`` in the answer."""
-        data = await _body(request)
-        return {"id": await asyncio.to_thread(engine.put_input, data)}
-
-    @router.get("/api/v1/inputs/{sha256}")
-    def get_input(sha256: str) -> FileResponse:
-        """A stored start image or mask, byte for byte."""
-        return FileResponse(engine.input_path(sha256), media_type="application/octet-stream")
-
     @router.post("/api/v1/extras", status_code=201, openapi_extra=_EXTRAS_BODY)
     def submit_extras(body: Annotated[Any, Body()]) -> dict[str, Any]:
         """Queue stored pictures to be made larger or their faces mended; the answer is the job."""
@@ -171,16 +157,16 @@ def build_router(engine: Engine) -> APIRouter:
         """The face restorers by name."""
         return [{"name": one.name} for one in engine.face_restorers()]
 
-    @router.post("/api/v1/reproduce", status_code=201, openapi_extra=_PICTURE_BODY)
+    @router.post("/api/v1/reproduce", status_code=201, openapi_extra=PICTURE_BODY)
     async def reproduce(request: Request, filename: str = "the picture") -> dict[str, Any]:
         """Run the recipe of a picture (the raw file) again; the job gets a ``verdict``."""
-        data = await _body(request)
+        data = await read_picture(request)
         return (await asyncio.to_thread(engine.reproduce, data, filename)).to_dict()
 
-    @router.post("/api/v1/png-info", openapi_extra=_PICTURE_BODY)
+    @router.post("/api/v1/png-info", openapi_extra=PICTURE_BODY)
     async def png_info(request: Request) -> dict[str, Any]:
         """What a picture (the raw file) tells about how it was made, as a request and what could not be mapped."""
-        back = await asyncio.to_thread(engine.read_infotext, await _body(request))
+        back = await asyncio.to_thread(engine.read_infotext, await read_picture(request))
         return {
             "program": back.program,
             "items": dict(back.items),
@@ -259,17 +245,6 @@ def build_router(engine: Engine) -> APIRouter:
         raise NotFoundError(f"There is no {request.method} /api/{rest[:200]}; /docs lists what there is.")
 
     return router
-
-
-async def _body(request: Request) -> bytes:
-    parts = bytearray()
-    async for part in request.stream():
-        parts += part
-        if len(parts) > MAX_PICTURE:
-            raise PictureError(f"The picture is larger than {MAX_PICTURE // 1024**2} MB.")
-    if not parts:
-        raise RequestError("The body is empty; it must be the picture file itself.")
-    return bytes(parts)
 
 
 async def _stream(engine: Engine, job_id: str, after: int) -> AsyncIterator[str]:

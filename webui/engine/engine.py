@@ -46,7 +46,8 @@ from webui.metadata.foreign import Told, tell
 from webui.metadata.reading import OURS, ReadBack
 from webui.metadata.recipe import Recipe, request_of_one
 from webui.option_boxes import Box
-from webui.plugins.manager import DROP_IN_PACKAGES, MAX_PROBLEMS, TAB_PACKAGE, Plugins
+from webui.plugins.conduct import MAX_PROBLEMS
+from webui.plugins.manager import SERVER_PACKAGES, Plugins
 from webui.prompt.styles import Styles
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
@@ -59,7 +60,6 @@ from webui.upscalers.files import all_upscalers
 
 log = logging.getLogger(__name__)
 
-SERVER_PACKAGES = (*DROP_IN_PACKAGES, TAB_PACKAGE)
 KEPT_PREVIEWS = 50
 DISK_WAIT_S = 5.0
 
@@ -103,7 +103,7 @@ class Engine:
         ``trainer`` None teaches in a process of its own, which is started with the first training.
         """
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        plugins = Plugins.start(settings, packages=SERVER_PACKAGES)
+        plugins = Plugins.start(settings, packages=SERVER_PACKAGES, abandons=True)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         store = JobStore(settings.state_dir / "jobs.sqlite3")
         inputs = InputStore(settings.state_dir / "inputs")

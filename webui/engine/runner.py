@@ -38,7 +38,7 @@ from webui.engine.reproduce import Reproduction
 from webui.engine.resolve import as_recorded, resolve, styled, uncommented, walks
 from webui.engine.scripted import ScriptRun
 from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError, unknown_name
-from webui.images.pixels import read_pixels
+from webui.images.pixels import check_size, read_pixels, unwritable
 from webui.metadata import module_texts, writing
 from webui.metadata.files import encode_picture, pixel_digest
 from webui.metadata.recipe import Recipe, input_digests
@@ -293,16 +293,24 @@ class Runner:
         pictures = []
         for moment in run_group(request, prepared.setup, prepared.beginning, group, prepared.second):
             if isinstance(moment, Made):
-                moment.picture.pixels.setflags(write=False)  # an extension returns new pixels, or changes none
-                pixels = self.plugins.rewrite(
-                    "rewrite_picture", "pixels", moment.picture.pixels, request=request, index=moment.picture.index
-                )
-                pictures.append(replace(moment.picture, pixels=pixels))
+                pictures.append(self._finished(moment.picture, request))
                 continue  # a finished picture is kept, whatever was wished meanwhile
             if control.interrupted.is_set() or control.skipped.is_set():
                 break
             self._tell_moment(moment, made, previews)
         return pictures
+
+    def _finished(self, picture: MadePicture, request: GenerationRequest) -> MadePicture:
+        """A picture as the plugins leave it, which see pixels that cannot be written to."""
+        pixels = self.plugins.rewrite(
+            "rewrite_picture",
+            "pixels",
+            unwritable(picture.pixels),
+            check=lambda pixels: check_size(pixels.shape[1], pixels.shape[0]),
+            request=request,
+            index=picture.index,
+        )
+        return replace(picture, pixels=pixels)
 
     def _tell_moment(self, moment: Moment, made: int, previews: Previews) -> None:
         if isinstance(moment, Stepped):
@@ -353,7 +361,9 @@ class Runner:
         return begin(request, model, StartPictures(image, mask, tools.upscaler(start.upscaler)))
 
     def _rewritten(self, request: GenerationRequest) -> GenerationRequest:
-        rewritten: GenerationRequest = self.plugins.rewrite("rewrite_request", "request", request)
+        rewritten: GenerationRequest = self.plugins.rewrite(
+            "rewrite_request", "request", request, check=lambda wanted: resolve(wanted, self.plugins, self.library)
+        )
         return resolve(rewritten, self.plugins, self.library) if rewritten != request else request
 
     def _resolved(self, request: GenerationRequest) -> GenerationRequest:

@@ -65,6 +65,22 @@ def flatten(image: Image.Image, background: str = BACKGROUND) -> Image.Image:
     return image.convert("RGB")
 
 
+def check_size(width: int, height: int) -> None:
+    """Raise PictureError for a picture of no pixels, or of more than are handled."""
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise PictureError(
+            f"The picture has {width}x{height} pixels; at most {MAX_PIXELS // 1024**2} megapixels "
+            f"and {MAX_SIDE} a side are read. Make it smaller first."
+        )
+    if min(width, height) < 1:
+        raise PictureError(f"The picture has {width}x{height} pixels; it must have one at least.")
+
+
+def unwritable(pixels: Pixels) -> Pixels:
+    """The same picture in memory that nobody can write to, whatever flags are set."""
+    return np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape)
+
+
 def _opened(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise PictureError(f"The picture has {len(data)} bytes; at most {MAX_BYTES} are read.")
@@ -78,12 +94,7 @@ def _opened(data: bytes) -> Image.Image:
         raise PictureError(
             f"This is not a picture that can be read; accepted are {', '.join(FORMATS)}, whole and undamaged."
         ) from error
-    width, height = image.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise PictureError(
-            f"The picture has {width}x{height} pixels; at most {MAX_PIXELS // 1024**2} megapixels "
-            f"and {MAX_SIDE} a side are read. Make it smaller first."
-        )
+    check_size(*image.size)
     return image
 
 

@@ -9,16 +9,14 @@ asks for no other order, installed packages.  With
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
 import logging
-import os
 import pkgutil
+import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -28,16 +26,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pluggy
 
 from webui import hooks
 from webui.conditioning.modules import problem_of
 from webui.errors import ExtensionError, InstallError, WebUIError
-from webui.plugins.discovery import discover, in_load_order
+from webui.plugins.call_record import CallRecord
+from webui.plugins.calling import FAILED, IMPORT, Bound, Budgets, Caller
+from webui.plugins.conduct import Conduct, ExtensionReport, Journal, Problem, place_of, printable, said
+from webui.plugins.discovery import Found, discover, in_load_order
 from webui.plugins.manifest import Manifest
 from webui.plugins.moves import finish_interrupted
 from webui.plugins.shelf import offer_packages
 from webui.plugins.switches import disabled_names
+from webui.plugins.tree_hash import tree_hash
+from webui.plugins.watchdog import HookTimeout
 from webui.result import Plugin
 from webui.settings import Settings
 
@@ -68,12 +72,16 @@ DROP_IN_PACKAGES = (
 )
 BUILT_IN_MODULES = ("webui.diffusion.schedules",)
 TAB_PACKAGE = "webui.ui.tabs"
-"""Its tabs, and those of extensions, are wanted in the server process alone."""
+ROUTES_PACKAGE = "webui.api.routers"
+SERVER_PACKAGES = (*DROP_IN_PACKAGES, ROUTES_PACKAGE, TAB_PACKAGE)
+SERVER_HOOKS = frozenset({"register_ui_tabs", "register_api_routes"})
+"""Registrations that are wanted in the server process alone."""
+BUILT_IN_FIRST = frozenset({"register_api_routes"})
+"""Registrations in which an extension can take nothing from a built-in part, not even with ``tryfirst``."""
 EXTENSION_PACKAGE = "webui_extensions"
 """Prefix of the module names under which extensions are imported."""
 
 
-TRACE_VARIABLE = "WEBUI_TRACE_HOOKS"
 PARTS = {
     "register_samplers": ("name", "integrate"),
     "register_schedules": ("name", "key", "sigmas"),
@@ -85,15 +93,20 @@ PARTS = {
     "register_scripts": ("name", "options", "expand", "from_start", "arguments", "options_from"),
     "register_training_kinds": ("name", "label", "summary", "folder", "options", "begin"),
     "register_ui_tabs": ("id", "label", "order", "build"),
+    "register_api_routes": ("prefix", "build"),
 }
 """What the things a registration hook returns have; the first is the name that people choose them by."""
 MODULES = "register_conditioning_modules"
 REWRITING = ("rewrite_request", "rewrite_picture")
-MAX_PROBLEMS = 100
-"""So many sentences are kept; an extension's may name pictures or numbers, so that no two are alike."""
-_FAILED = object()
-TRACED_CHARACTERS = 200
-"""How much of an argument or result is printed."""
+MAX_PARTS = 1000
+"""So many things of one registration are looked at."""
+MAX_NAME = 100
+MAX_PAIRS_CHARACTERS = 100_000
+"""So much text may a plugin add to a picture."""
+GUARDED = frozenset({"before_job", "rewrite_request", "rewrite_picture", "after_job", "write_infotext"})
+"""Hooks called once a job or picture: they see a copy of the request, which is frozen; Python has ways around that."""
+TEXTS = {"register_ui_tabs": ("id",), "register_training_kinds": ("folder",)}
+"""Texts of parts that become parts of paths and addresses."""
 
 
 @dataclass
@@ -101,20 +114,37 @@ class Plugins:
     """The loaded plugins.  ``problems`` are sentences about extensions that were left out or failed."""
 
     manager: pluggy.PluginManager
-    problems: list[str] = field(default_factory=list)
+    caller: Caller = field(default_factory=lambda: Caller(Journal()))
     extensions: list[Plugin] = field(default_factory=list)
     manifests: dict[str, Manifest] = field(default_factory=dict)
     """What each of ``extensions`` says of itself, by name."""
     disabled: frozenset[str] = frozenset()
     """Names of extensions that are switched off; they are not imported."""
-    trace: bool = field(default_factory=lambda: os.environ.get(TRACE_VARIABLE) == "1")
     _parts: dict[str, dict[str, tuple[Any, str]]] = field(default_factory=dict)
+    _bound: dict[str, tuple[Bound, ...]] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, settings: Settings, *, packages: Sequence[str] = DROP_IN_PACKAGES) -> Plugins:
-        """Load what the settings say: the built-in parts, and the extensions that are not switched off."""
-        folder = settings.extensions_dir if settings.load_extensions else None
-        return cls.load(folder, packages=packages, disabled=disabled_names(settings.state_dir))
+    def start(
+        cls,
+        settings: Settings,
+        *,
+        packages: Sequence[str] = DROP_IN_PACKAGES,
+        abandons: bool = False,
+        record: CallRecord | None = None,
+    ) -> Plugins:
+        """Load what the settings say: the built-in parts, and the extensions that are not switched off.
+
+        ``abandons`` and ``record`` are those of :class:`Caller`.
+        """
+        budgets = Budgets(
+            start_s=settings.extension_start_s, call_s=settings.extension_call_s, failures=settings.extension_failures
+        )
+        return cls.load(
+            settings.extensions_dir if settings.load_extensions else None,
+            packages=packages,
+            disabled=disabled_names(settings.state_dir) | set(settings.extensions_off),
+            caller=Caller(Journal(budgets.failures), budgets, abandons, record),
+        )
 
     @classmethod
     def load(
@@ -123,20 +153,38 @@ class Plugins:
         *,
         packages: Sequence[str] = DROP_IN_PACKAGES,
         disabled: frozenset[str] = frozenset(),
+        caller: Caller | None = None,
     ) -> Plugins:
-        """Load the built-in parts, then the extensions of the folder (None: no extensions at all)."""
+        """Load the built-in parts, then the extensions of the folder (None: no extensions at all).
+
+        ``caller`` calls their hooks, and says what they may take.
+        """
         manager = pluggy.PluginManager(hooks.PROJECT)
         manager.add_hookspecs(hooks.Hooks)
-        plugins = cls(manager, disabled=disabled)
+        plugins = cls(manager, caller or Caller(Journal()), disabled=disabled)
         for name in (*BUILT_IN_MODULES, *_modules_of(packages)):
             manager.register(importlib.import_module(name), name)
         if extensions_dir is not None:
-            plugins._load_folder(extensions_dir)
+            plugins._load_folder(extensions_dir.absolute())
             plugins._load_entry_points()
         for hook in PARTS:
-            if hook != "register_ui_tabs" or TAB_PACKAGE in packages:
+            if hook not in SERVER_HOOKS or TAB_PACKAGE in packages:
                 plugins._owned(hook)
         return plugins
+
+    @property
+    def journal(self) -> Journal:
+        """How the extensions behaved in this process."""
+        return self.caller.journal
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences about extensions that were left out or failed, in the order in which they came up."""
+        return [problem.sentence for problem in self.journal.problems]
+
+    def report(self) -> list[ExtensionReport]:
+        """Every extension that was found: on or off, the time of each of its hooks, and what went wrong."""
+        return self.journal.report()
 
     @cached_property
     def samplers(self) -> dict[str, Sampler]:
@@ -192,6 +240,29 @@ class Plugins:
         """What a registration hook returns over all plugins, by name; of two of one name the first is kept."""
         return {name: item for name, (item, _) in self._owned(hook).items()}
 
+    def owned(self, hook: str) -> dict[str, tuple[Any, str]]:
+        """As :meth:`registered`, each with the name of the plugin that registered it (see :func:`extension_named`)."""
+        return dict(self._owned(hook))
+
+    def note(self, owner: str, hook: str, sentence: str) -> None:
+        """Keep a sentence about what a plugin did; it does not count as a failure."""
+        self.journal.note(Problem(sentence=sentence, extension=extension_named(owner) or owner, hook=hook))
+
+    def failure(self, owner: str, hook: str, doing: str, error: BaseException) -> str:
+        """The sentence, kept and logged, about code of a plugin that raised outside a hook."""
+        conduct = self.journal.conducts.get(extension_named(owner) or "")
+        place = place_of(error, conduct)
+        sentence = f"The {owner} failed at {doing}: {said(error)}{place}."
+        log.error("%s", sentence, exc_info=error)
+        name = extension_named(owner) or owner
+        self.journal.note(Problem(sentence=sentence, extension=name, hook=hook, file=place.file, line=place.line))
+        return sentence
+
+    def why_off(self, owner: str) -> str:
+        """The sentence that says why an extension is switched off, empty for one that is not."""
+        conduct = self.journal.conducts.get(extension_named(owner) or "")
+        return conduct.why if conduct is not None and conduct.is_off else ""
+
     def taking_part(self, request: GenerationRequest, family: str) -> list[Plugin]:
         """The extensions that can change a pixel of a request's pictures: by rewriting, or by a part that is used."""
         used: dict[str, set[str]] = {
@@ -203,7 +274,7 @@ class Plugins:
             "register_upscalers": {request.second_pass.upscaler} if request.second_pass else set(),
             "register_face_restorers": {request.face_restoration.model} if request.face_restoration else set(),
         }
-        rewriting = {_owner(implementation) for hook in REWRITING for implementation in self._implementations(hook)}
+        rewriting = {bound.owner for hook in REWRITING for bound in self._implementations(hook)}
         owners = {_extension(plugin.name) for plugin in self.using(used)} | rewriting
         return [plugin for plugin in self.extensions if _extension(plugin.name) in owners]
 
@@ -215,23 +286,35 @@ class Plugins:
         return [plugin for plugin in self.extensions if _extension(plugin.name) in owners]
 
     def tell(self, hook: str, **arguments: Any) -> None:
-        """Call an event hook of every plugin; one that raises is named and the others are still called."""
+        """Call an event hook of every plugin; one that fails is named and the others are still called."""
         for _ in self.each(hook, **arguments):
             pass
 
-    def rewrite(self, hook: str, name: str, value: Any, **arguments: Any) -> Any:
-        """Pass ``value`` through every plugin's rewrite hook; None keeps it.  A plugin that raises changes nothing."""
-        for implementation in self._implementations(hook):
-            result = self._call(hook, implementation, {**arguments, name: value})
-            if result is None or result is _FAILED:
+    def rewrite(
+        self,
+        hook: str,
+        name: str,
+        value: Any,
+        check: Callable[[Any], object] = lambda value: None,
+        **arguments: Any,
+    ) -> Any:
+        """Pass ``value`` through every plugin's rewrite hook; None keeps it.
+
+        A plugin that fails, or returns what ``check`` refuses with a WebUIError, changes nothing.
+        """
+        given = {**arguments, name: value}
+        for bound, result in self._results(hook, given):
+            if result is None:
                 continue
             if _kind(result) != _kind(value):
-                self._problem(
-                    f"{_owner(implementation)}: {hook} returned {_kind(result)}, expected {_kind(value)}; "
-                    "it was ignored."
-                )
+                self.caller.refuse(bound, f"{hook} returned {_kind(result)}, expected {_kind(value)}; it was ignored.")
                 continue
-            value = result
+            try:
+                check(result)
+            except WebUIError as error:
+                self.caller.refuse(bound, f"what {hook} returned was ignored: {error}")
+                continue
+            value = given[name] = result
         return value
 
     def amend(
@@ -239,177 +322,247 @@ class Plugins:
     ) -> dict[str, Any]:
         """``value`` as every plugin's hook changes it in place.
 
-        A plugin that raises, or leaves what ``check`` refuses with a WebUIError, is named and changes nothing.
+        A plugin that fails, or leaves what ``check`` refuses with a WebUIError, is named and changes nothing.
         """
-        for implementation in self._implementations(hook):
+        for bound in self._implementations(hook):
             draft = deepcopy(value)
-            if self._call(hook, implementation, {**arguments, name: draft}) is _FAILED:
+            if self.caller.call(bound, {**arguments, name: draft}) is FAILED:
                 continue
             try:
+                draft = deepcopy(draft)  # what the plugin still holds of it stays its own
                 check(draft)
-            except WebUIError as error:
-                self._problem(f"{_owner(implementation)}: what {hook} did was ignored: {error}")
+            except (WebUIError, TypeError, RecursionError) as error:
+                self.caller.refuse(bound, f"what {hook} did was ignored: {error}")
                 continue
             value = draft
         return value
 
     def each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
-        """(plugin, result) of every implementation that did not raise and returned something."""
-        for implementation in self._implementations(hook):
-            result = self._call(hook, implementation, arguments)
-            if result is not None and result is not _FAILED:
-                yield _owner(implementation), result
+        """(plugin, result) of every implementation that did not fail and returned something."""
+        for bound, result in self._results(hook, arguments):
+            if result is not None:
+                yield bound.owner, result
 
     def pairs(self, hook: str, **arguments: Any) -> dict[str, str]:
         """The key and value pairs that every plugin's hook returns, as texts; of two of one key the last is kept."""
         merged: dict[str, str] = {}
-        for plugin, result in self.each(hook, **arguments):
-            if isinstance(result, Mapping):
-                merged.update({str(key): str(value) for key, value in result.items()})
-            else:
-                self._problem(f"{plugin}: {hook} returned {_kind(result)}, expected a mapping; it was ignored.")
+        for bound, result in self._results(hook, arguments):
+            if result is None:
+                continue
+            if not isinstance(result, Mapping):
+                self.caller.refuse(bound, f"{hook} returned {_kind(result)}, expected a mapping; it was ignored.")
+                continue
+            try:
+                pairs = {str(key): str(value) for key, value in result.items()}
+            except Exception as error:  # a mapping, keys and values of the extension's own making
+                self.caller.refuse(bound, f"what {hook} returned cannot be read and was ignored: {said(error)}")
+                continue
+            length = sum(len(key) + len(value) for key, value in pairs.items())
+            if length > MAX_PAIRS_CHARACTERS:
+                self.caller.refuse(
+                    bound,
+                    f"{hook} returned {length} characters, at most {MAX_PAIRS_CHARACTERS} are taken; it was ignored.",
+                )
+                continue
+            merged.update(pairs)
         return merged
 
     def ask_module(self, module: ConditioningModule, function: str, arguments: tuple[Any, ...]) -> Any:
-        """What a function of a conditioning module answers; None when it raised, which names its extension."""
-        try:
-            return getattr(module, function)(*arguments)
-        except Exception as error:
-            owner = self._owned(MODULES).get(module.name, (module, f"the module {module.name}"))[1]
-            self._problem(f"{owner}: {function} of {module.name} failed: {_where(error)}")
-            return None
+        """What a function of a conditioning module answers; None when it failed, which names its extension."""
+        owner = self._owned(MODULES).get(module.name, (module, f"the module {module.name}"))[1]
+        conduct = self.journal.conducts.get(extension_named(owner) or "")
+        asked = f"{function} of {module.name}"
+        answer = self.caller.call(
+            self.caller.bind(asked, owner, lambda: getattr(module, function)(*arguments), (), conduct), {}
+        )
+        return None if answer is FAILED else answer
+
+    def run(self, owner: str, hook: str, function: Callable[[], Any]) -> Any:
+        """What a function of the plugin ``owner`` gives, timed and within the budget of ``hook``, or FAILED."""
+        conduct = self.journal.conducts.get(owner.removeprefix(_extension("")))
+        return function() if conduct is None else self.caller.run(conduct, hook, function)
+
+    def _results(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[Bound, Any]]:
+        """(implementation, result) of those that did not fail; ``arguments`` may be changed between two of them."""
+        call, request, handed = self.caller.call, None, None
+        for bound in self._implementations(hook):
+            if bound.conduct is None or hook not in GUARDED or "request" not in bound.arguments:
+                result = call(bound, arguments)
+            else:
+                if request is not arguments["request"]:
+                    request = arguments["request"]
+                    handed = deepcopy(request)
+                result = call(bound, {**arguments, "request": handed})
+                if not _same(handed, request):
+                    self.caller.refuse(bound, f"{hook} changed the request that it was shown; that was ignored.")
+                    request, result = None, FAILED
+                elif result is handed:
+                    result = request
+            if result is not FAILED:
+                yield bound, result
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
         """Name the extension whose code raises inside, outside a hook (a sampler's formula): as an ExtensionError."""
         try:
             yield
-        except WebUIError:
+        except (WebUIError, KeyboardInterrupt, GeneratorExit, HookTimeout):
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit among them
             sentence = self._fault(error)
             if sentence is None:
                 raise
             log.exception("%s", sentence)
             raise ExtensionError(sentence) from error
 
-    def _fault(self, error: Exception) -> str | None:
+    def _fault(self, error: BaseException) -> str | None:
         """A sentence when an extension's code was running; None when none was, or memory did not suffice."""
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             return None
-        names = {
-            getattr(plugin, "__name__", ""): name
-            for name, plugin in self.manager.list_name_plugin()
-            if name.startswith(_extension(""))
-        }
-        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-            module = str(frame.f_globals.get("__name__", ""))
-            for start, name in names.items():
-                if module == start or module.startswith(f"{start}."):
-                    place = f"{Path(frame.f_code.co_filename).name}, line {line}"
-                    return f"The {name} failed: {type(error).__name__}: {error} ({place})."
-        return None
+        found = None
+        trace = error.__traceback__
+        while trace is not None:  # the last one met is the innermost
+            filename = trace.tb_frame.f_code.co_filename
+            found = next((one for one in self.journal.conducts.values() if one.owns(filename)), found)
+            trace = trace.tb_next
+        if found is None:
+            return None
+        place = place_of(error, found)
+        sentence = f"The extension {found.name} failed: {said(error)}{place}."
+        found.failures += 1
+        self.journal.note(Problem(sentence=sentence, extension=found.name, file=place.file, line=place.line))
+        return sentence
 
     def _owned(self, hook: str) -> dict[str, tuple[Any, str]]:
         """(thing, plugin) by name for a registration hook, which is called once."""
         if hook in self._parts:
             return self._parts[hook]
         found: dict[str, tuple[Any, str]] = {}
-        for plugin, item in self._collect(hook):
+        collected = list(self._collect(hook))
+        if hook in BUILT_IN_FIRST:
+            collected.sort(key=lambda pair: pair[0].conduct is not None)
+        for bound, item in collected:
             name = getattr(item, PARTS[hook][0])
             if name in found:
-                self._problem(
-                    f'Both {found[name][1]} and {plugin} register "{name}" ({hook}); the one of {plugin} was left out.'
-                )
+                both = f"Both {self._named(found[name][1])} and {self._named(bound.owner)}"
+                sentence = f'{both} register "{name}" ({hook}); the one of {bound.owner} was left out.'
+                self.journal.note(self.caller.problem(bound, sentence))
             else:
-                found[name] = (item, plugin)
+                found[name] = (item, bound.owner)
         self._parts[hook] = found
         return found
 
-    def _collect(self, hook: str) -> Iterator[tuple[str, Any]]:
-        for plugin, result in self.each(hook):
-            if not isinstance(result, list | tuple):
-                self._problem(f"{plugin}: {hook} returned {_kind(result)}, expected a list; it was left out.")
+    def _named(self, owner: str) -> str:
+        """A plugin with its file, for a person who looks for it; a built-in part's name says where it is."""
+        conduct = self.journal.conducts.get(owner.removeprefix(_extension("")))
+        return f"{owner} ({conduct.root.name})" if conduct is not None and conduct.root is not None else owner
+
+    def _collect(self, hook: str) -> Iterator[tuple[Bound, Any]]:
+        for bound, result in self._results(hook, {}):
+            if result is None:
                 continue
-            for item in result:
-                lacking = [name for name in PARTS[hook] if not hasattr(item, name)]
-                if lacking:
-                    self._problem(
-                        f"{plugin}: {hook} returned a {type(item).__name__} without {', '.join(lacking)}; "
-                        "it was left out."
-                    )
-                elif hook == MODULES and (wrong := problem_of(item)):
-                    self._problem(f'{plugin}: {hook} returned "{item.name}", but {wrong}; it was left out.')
+            if not isinstance(result, list | tuple):
+                self.caller.refuse(bound, f"{hook} returned {_kind(result)}, expected a list; it was left out.")
+                continue
+            for item in list(result[:MAX_PARTS]):
+                wrong = _wrong_part(hook, item)
+                if wrong:
+                    self.caller.refuse(bound, f"{hook} returned {wrong}; it was left out.")
                 else:
-                    yield plugin, item
+                    yield bound, item
 
-    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
-        caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
-        return sorted(caller.get_hookimpls(), key=lambda one: (not one.tryfirst, one.trylast))
+    def _implementations(self, hook: str) -> tuple[Bound, ...]:
+        """A hook's implementations in their order, made once."""
+        if hook not in self._bound:
+            caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
+            ordered = sorted(caller.get_hookimpls(), key=lambda one: (not one.tryfirst, one.trylast))
+            self._bound[hook] = tuple(self._bind(hook, one) for one in ordered)
+        return self._bound[hook]
 
-    def _call(self, hook: str, implementation: pluggy.HookImpl, arguments: dict[str, Any]) -> Any:
-        """The hook's result, or _FAILED when it raised."""
-        try:
-            result = implementation.function(*(arguments[name] for name in implementation.argnames))
-        except Exception as error:
-            self._problem(f"{_owner(implementation)}: {hook} failed: {_where(error)}")
-            result = _FAILED
-        if self.trace:
-            _print_call(hook, implementation, arguments, result)
-        return result
+    def _bind(self, hook: str, one: pluggy.HookImpl) -> Bound:
+        owner = str(one.plugin_name)
+        conduct = self.journal.conducts.get(owner.removeprefix(_extension("")))
+        return self.caller.bind(hook, owner, one.function, tuple(one.argnames), conduct)
 
     def _load_folder(self, folder: Path) -> None:
         try:
             finish_interrupted(folder)
         except InstallError as error:
-            self._problem(str(error))
+            self.journal.note(Problem(sentence=str(error)))
         found, sentences = in_load_order(discover(folder))
         for sentence in sentences:
-            self._problem(sentence)
+            self.journal.note(Problem(sentence=sentence))
         for one in found:
-            if one.name in self.disabled:
-                continue
-            if one.problem:
-                self._problem(f"The extension {one.name} was left out: {one.problem}")
-                continue
-            offer_packages(folder, one.name)
-            self._load_extension(one.manifest, partial(_import_file, one.source, one.name), partial(_digest, one.path))
+            if one.name not in self.disabled:
+                offer_packages(folder, one.name)
+                self._load_found(one)
+
+    def _load_found(self, one: Found) -> None:
+        conduct = Conduct(name=one.name, root=one.path, version=one.manifest.version)
+        if not one.problem:
+            self._load_extension(conduct, one.manifest, partial(_import_file, one.source, one.name))
+            return
+        sentence = f"The extension {one.name} was left out: {one.problem}"
+        self.journal.conducts.setdefault(one.name, conduct)
+        told = Problem(sentence=sentence, extension=one.name, hook=IMPORT, file=one.path.name)
+        if self.journal.conducts[one.name] is conduct:
+            self.journal.left_out(conduct, told)
+        else:
+            self.journal.note(told)
 
     def _load_entry_points(self) -> None:
         for entry in importlib.metadata.entry_points(group=hooks.PROJECT):
             if entry.name in self.disabled:
                 continue
-            version = entry.dist.version if entry.dist else ""
-            manifest = Manifest(name=entry.name, version=version)
-            self._load_extension(manifest, entry.load, partial(str, f"{entry.name} {version}"))
+            manifest = Manifest(name=entry.name, version=entry.dist.version if entry.dist else "")
+            known = self.journal.conducts.get(entry.name)
+            if known is not None:
+                sentence = (
+                    f"The extension {entry.name} of the installed package was left out: "
+                    f"{known.root.name if known.root else 'another package'} has that name."
+                )
+                self.journal.note(Problem(sentence=sentence, extension=entry.name, hook=IMPORT))
+                continue
+            self._load_extension(Conduct(name=entry.name, version=manifest.version), manifest, entry.load)
 
-    def _load_extension(self, manifest: Manifest, load: Callable[[], ModuleType], digest: Callable[[], str]) -> None:
+    def _load_extension(self, conduct: Conduct, manifest: Manifest, load: Callable[[], ModuleType]) -> None:
+        self.journal.conducts[conduct.name] = conduct
         had_torch = "torch" in sys.modules
-        name = manifest.name
-        try:
-            module = load()
-            marked = _marked(module)
-            wrappers = [hook for hook, options in marked.items() if options["wrapper"] or options["hookwrapper"]]
-            if wrappers:
-                raise ExtensionError(f"{', '.join(wrappers)} cannot wrap other hooks; return a value instead.")
-            version = str(manifest.version or getattr(module, "__version__", ""))
-            plugin = Plugin(name=name, version=version, digest=digest())
-            self.manager.register(module, _extension(name))
-        except (Exception, SystemExit) as error:
-            self._problem(f"The extension {name} was left out: {_where(error)}")
+        loaded = self.caller.run(conduct, IMPORT, partial(self._loaded, conduct, load))
+        if loaded is FAILED:
             return
+        marked, version, digest = loaded
         unknown = [hook for hook in marked if not hasattr(hooks.Hooks, hook)]
         if unknown:
-            self._problem(f"The extension {name} uses hooks that do not exist: {', '.join(unknown)}.")
+            names = ", ".join(map(printable, unknown))
+            self.journal.note(
+                Problem(
+                    sentence=f"The extension {conduct.name} uses hooks that do not exist: {names}.",
+                    extension=conduct.name,
+                )
+            )
         if "torch" in sys.modules and not had_torch:
-            log.info("The extension %s imports torch at its top, which delays the start; import it in functions.", name)
-        self.extensions.append(plugin)
-        self.manifests[name] = manifest
+            log.info(
+                "The extension %s imports torch at its top, which delays the start; import it in functions.",
+                conduct.name,
+            )
+        conduct.version = conduct.version or version
+        self.extensions.append(Plugin(name=conduct.name, version=conduct.version, digest=digest))
+        self.manifests[conduct.name] = manifest
 
-    def _problem(self, sentence: str) -> None:
-        log.warning("%s", sentence)
-        if sentence not in self.problems and len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(sentence)
+    def _loaded(self, conduct: Conduct, load: Callable[[], ModuleType]) -> tuple[list[str], str, str]:
+        """The hooks that an extension names, its version and digest, after it was imported and registered."""
+        digest = tree_hash(conduct.root) if conduct.root is not None else f"{conduct.name} {conduct.version}"
+        module = load()
+        if conduct.root is None and getattr(module, "__file__", None):
+            conduct.root = Path(module.__file__ or "")
+        marked = _marked(module)
+        wrappers = [hook for hook, options in marked.items() if options["wrapper"] or options["hookwrapper"]]
+        if wrappers:
+            raise ExtensionError(f"{', '.join(wrappers)} cannot wrap other hooks; return a value instead.")
+        if not conduct.is_off:  # given up meanwhile
+            self.manager.register(module, _extension(conduct.name))
+        return list(marked), printable(getattr(module, "__version__", "")), digest
 
 
 def _modules_of(packages: Sequence[str]) -> Iterator[str]:
@@ -442,16 +595,6 @@ def _import_file(source: Path, name: str) -> ModuleType:
     return module
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 over the extension's Python files and their relative names, in name order."""
-    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    total = hashlib.sha256()
-    for file in files:
-        total.update(f"{file.relative_to(path.parent).as_posix()}\n".encode())
-        total.update(file.read_bytes())
-    return total.hexdigest()
-
-
 def _marked(module: ModuleType) -> dict[str, Mapping[str, Any]]:
     """The options given to ``@hookimpl`` by the name of the hook."""
     marker = f"{hooks.PROJECT}_impl"
@@ -468,33 +611,45 @@ def _extension(name: str) -> str:
     return f"extension {name}"
 
 
-def _owner(implementation: pluggy.HookImpl) -> str:
-    return str(implementation.plugin_name)
+def extension_named(owner: str) -> str | None:
+    """The name of the extension that a plugin is, None for a built-in part."""
+    start = _extension("")
+    return owner.removeprefix(start) if owner.startswith(start) else None
 
 
 def _kind(value: Any) -> str:
     """What a rewritten value must have in common with the old one: its type, and an array's dtype and channels."""
-    if not hasattr(value, "dtype"):
-        return f"a {type(value).__name__}"
+    name = printable(type(value).__name__)
+    if not isinstance(value, np.ndarray):
+        return f"a {name}"
     axes = [*("HW"[: value.ndim]), *map(str, value.shape[2:])]
-    return f"a {type(value).__name__} of {value.dtype}, ({', '.join(axes)})"
+    return f"a {name} of {value.dtype}, ({', '.join(axes)})"
 
 
-def _print_call(hook: str, implementation: pluggy.HookImpl, arguments: Mapping[str, Any], result: Any) -> None:
-    given = ", ".join(f"{name}={_short(arguments[name])}" for name in implementation.argnames)
-    shown = "raised" if result is _FAILED else _short(result)
-    print(f"{_owner(implementation)}: {hook}({given}) -> {shown}", file=sys.stderr, flush=True)
+def _wrong_part(hook: str, item: Any) -> str:
+    """What is wrong with a thing that a registration hook returned, empty when nothing is."""
+    kind = f"a {printable(type(item).__name__)}"
+    try:
+        lacking = [name for name in PARTS[hook] if not hasattr(item, name)]
+        if lacking:
+            return f"{kind} without {', '.join(lacking)}"
+        name = getattr(item, PARTS[hook][0])
+        if type(name) is not str:
+            return f"{kind} whose {PARTS[hook][0]} is {_kind(name)}, expected a str"
+        if name != printable(name) or not 0 < len(name) <= MAX_NAME:
+            return f'{kind} named "{printable(name)[:MAX_NAME]}"; a name has 1 to {MAX_NAME} letters that can be shown'
+        if hook == MODULES and (reason := problem_of(item)):
+            return f'"{name}", but {reason}'
+        wrong = [one for one in TEXTS.get(hook, ()) if not re.fullmatch(r"[\w-]+", getattr(item, one))]
+        if wrong:
+            return f"{kind} whose {wrong[0]} is not made of letters, digits, - and _"
+    except Exception as error:  # attributes may be code
+        return f"{kind} that cannot be looked at ({said(error)})"
+    return ""
 
 
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= TRACED_CHARACTERS else f"{text[: TRACED_CHARACTERS - 1]}…"
-
-
-def _where(error: BaseException) -> str:
-    """The error with the innermost file and line, for a person who can look there."""
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}, line {error.lineno})"
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+def _same(first: Any, second: Any) -> bool:
+    try:
+        return bool(first == second)
+    except Exception:  # a field was replaced by something that does not compare
+        return False

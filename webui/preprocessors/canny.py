@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from webui.errors import RequestError, unknown_name
 from webui.hooks import hookimpl
-from webui.preprocessors import Preprocessor
+from webui.preprocessors import Preprocessor, Slider
 
 if TYPE_CHECKING:
     from webui.result import Pixels
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DEFAULTS = {"low_threshold": 100, "high_threshold": 200}
 """Gradients (sums of absolute Sobel differences) from which on a place continues an edge, and begins one."""
 MAX_THRESHOLD = 2040  # the largest such sum of 8-bit levels
+SLIDER_END = 256
+"""Where the sliders end, as in sd-webui-controlnet; hardly any picture has edges beyond."""
 
 
 def canny(pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
@@ -38,4 +40,8 @@ def canny(pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
 @hookimpl
 def register_preprocessors() -> list[Preprocessor]:
     """Canny."""
-    return [Preprocessor(name="canny", run=canny)]
+    low, high = (
+        Slider(key=key, label=f"{key.split('_')[0].capitalize()} threshold", default=default, low=0, high=SLIDER_END)
+        for key, default in DEFAULTS.items()
+    )
+    return [Preprocessor(name="canny", run=canny, sliders=(low, high), scaled=True, tags=("Canny",))]

@@ -1,0 +1,22 @@
+"""ControlNet, Control-LoRA, T2I-Adapter, IP-Adapter and reference-only, with the preprocessors that need no weights.
+
+An extension like any other: everything goes through the hooks of ``webui/hooks.py`` and public classes of ``webui``.
+The data flow is that of the files: ``unit`` (what is asked for) -> ``preprocessors`` and ``fitting`` (its control
+picture) -> ``networks`` (its model file) -> ``module`` (what the UNet's openings are filled with).  Nothing here
+imports torch at its top but what only the worker process reads.
+"""
+
+from __future__ import annotations
+
+from webui.hooks import hookimpl
+from webui.preprocessors import Preprocessor
+
+from .preprocessors import preprocessors
+
+__version__ = "1.0.0"
+
+
+@hookimpl
+def register_preprocessors() -> list[Preprocessor]:
+    """The control pictures that need no weights; canny comes with the program."""
+    return preprocessors()
