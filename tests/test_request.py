@@ -197,7 +197,7 @@ def test_a_request_survives_json(request_: GenerationRequest) -> None:
         {"start": {"image": DIGEST_OF_NOTHING, "denoising_strength": 1.01}},
         {"start": {"image": DIGEST_OF_NOTHING, "resize_mode": "Stretch"}},
         {"start": {"image": DIGEST_OF_NOTHING, "resize_mode": []}},
-        {"start": {"image": DIGEST_OF_NOTHING, "mask": {"image": DIGEST_OF_NOTHING, "blur": 65}}},
+        {"start": {"image": DIGEST_OF_NOTHING, "mask": {"image": DIGEST_OF_NOTHING, "blur": 257}}},
         {"start": {"image": DIGEST_OF_NOTHING, "mask": {"image": DIGEST_OF_NOTHING, "padding": -1}}},
         {"start": {"image": DIGEST_OF_NOTHING, "mask": {"image": DIGEST_OF_NOTHING, "content": "sky"}}},
         {"modules": "ControlNet"},

@@ -31,6 +31,8 @@ from webui.records import (
 MAX_SEED = 2**53 - 1
 """Largest seed: the largest whole number that JSON, JavaScript and a number box keep exactly."""
 MAX_SIDE = 4096
+MAX_BLUR = 256
+"""Of a mask, in pixels: outpainting blurs four times as far as its slider says, which goes to 64."""
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 RANDOM_SEED_RANGE = 4_294_967_294
 """Random seeds are drawn below this, as AUTOMATIC1111 does (modules/processing.py, get_fixed_seed)."""
@@ -387,6 +389,22 @@ class SoftInpainting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A rectangle of a picture: where its left upper corner lies and how large it is, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        check_whole("The left edge of a part", self.left, 0, MAX_SIDE)
+        check_whole("The top edge of a part", self.top, 0, MAX_SIDE)
+        check_whole("The width of a part", self.width, 1, MAX_SIDE)
+        check_whole("The height of a part", self.height, 1, MAX_SIDE)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mask:
     """An inpainting mask.  ``image`` is the SHA-256 of a stored picture whose light pixels are painted anew.
 
@@ -394,6 +412,10 @@ class Mask:
     one; ``padding`` counts pixels around the masked box when ``area`` is only the masked part.  ``round`` makes the
     latent's mask either 0 or 1; ``soft`` paints by the mask's grey values.  With ``overlay`` the original is laid over
     what was not painted.
+
+    ``latent`` is the SHA-256 of a picture of the start image's size whose light pixels are painted anew in the latent
+    and filled, neither blurred nor reversed, while ``image`` says what of it is shown (None: ``image`` says both).
+    ``part`` is what the network sees when ``area`` is only the masked part, None: a box around the mask.
     """
 
     image: str
@@ -406,12 +428,16 @@ class Mask:
     round: bool = True
     overlay: bool = True
     soft: SoftInpainting | None = None
+    latent: str | None = None
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         check_digest("The mask", self.image)
-        check_whole("Mask blur", self.blur, 0, 64)
+        if self.latent is not None:
+            check_digest("The latent's mask", self.latent)
+        check_whole("Mask blur", self.blur, 0, MAX_BLUR)
         if self.blur_y is not None:
-            check_whole("Vertical mask blur", self.blur_y, 0, 64)
+            check_whole("Vertical mask blur", self.blur_y, 0, MAX_BLUR)
         check_flag("Round the mask", self.round)
         check_flag("Overlay the original", self.overlay)
         check_whole("Only masked padding", self.padding, 0, 256)

@@ -17,6 +17,7 @@ from webui.errors import RequestError
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture, read_picture_texts
 from webui.metadata.recipe import Recipe, request_of_one
+from webui.metadata.verdict import Outcome
 from webui.request import ScriptUse, Size, StartImage
 
 USE = ScriptUse(name="X/Y/Z plot", options={"x_axis": "Seed", "x_values": "1,2", "y_axis": "Steps", "y_values": "1,2"})
@@ -117,3 +118,38 @@ def test_a_loopback_begins_with_the_picture_before_and_goes_on_where_it_was(engi
     assert [one["index"] for one in made] == [1, 2, -1]
     last = read_pixels((runner.settings.outputs_dir / made[1]["path"]).read_bytes())
     assert np.array_equal(last, read_pixels(files[2]))
+
+
+@pytest.mark.parametrize(("name", "stages"), [("Outpainting mk2", 4), ("Poor man's outpainting", 6)])
+def test_outpainting_goes_on_where_it_was_and_its_last_picture_can_be_made_again(
+    engine: Engine, runner: Runner, name: str, stages: int
+) -> None:
+    before = np.asarray(Image.effect_noise((64, 72), 50).convert("RGB"))
+    digest = engine.put_input(encode_picture(before, ".png", {}))
+    use = ScriptUse(name=name, options={"pixels": 64, "mask_blur": 1})
+    request = replace(tiny_request(), size=Size(width=128, height=128), start=StartImage(image=digest), script=use)
+    job = finished(engine, engine.submit(request))
+    outputs = {output.index: output for output in job.outputs}
+    assert sorted(outputs) == list(range(stages)) and job.progress.pictures == stages
+    data = engine.output_path(outputs[stages - 1].id).read_bytes()
+    pixels, recipe = read_pixels(data), Recipe.from_json(read_picture_texts(data)["recipe"])
+    assert pixels.shape == (256, 192, 3)
+    kept = np.s_[92 + 16 : 92 + 72 - 16, 64 + 16 : 128 - 16]
+    assert np.array_equal(pixels[kept], before[16:-16, 16:-16]), "beyond the blur's reach the picture is as it was"
+    start = request_of_one(recipe).start
+    assert start is not None and start.mask is not None and start.mask.latent is not None
+    assert set(recipe.inputs) == {start.image, start.mask.image, start.mask.latent}
+    began = read_pixels(engine.input_path(start.image).read_bytes())
+    assert began.shape == pixels.shape and np.array_equal(began[kept], before[16:-16, 16:-16])
+    verdict = runner.reproduce(data, lambda _: None, Control())
+    assert verdict.outcome is Outcome.BIT_EXACT and not verdict.reasons
+
+    reports: list[Report] = []
+    known = (outputs[0], outputs[1])
+    order = Order(
+        job="again", kind="generate", request=job.request, done=(0, 1), paths=tuple(one.path for one in known)
+    )
+    runner.run(order, reports.append, Control())
+    made = [report.data for report in reports if report.kind == "picture"]
+    assert [one["index"] for one in made] == list(range(2, stages))
+    assert np.array_equal(read_pixels((runner.settings.outputs_dir / made[-1]["path"]).read_bytes()), pixels)

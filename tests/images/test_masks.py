@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from webui.errors import RequestError
 from webui.images import masks
 from webui.images.masks import Plan
-from webui.request import InpaintArea, Mask, MaskedContent, MaskMode, ResizeMode, Size, SoftInpainting
+from webui.request import InpaintArea, Mask, MaskedContent, MaskMode, Part, ResizeMode, Size, SoftInpainting
 
 RNG = np.random.default_rng(3)
 SCENE = RNG.integers(0, 256, (96, 128, 3), dtype=np.uint8)
@@ -119,9 +120,13 @@ def test_fill_takes_the_colours_around() -> None:
 
 
 def planned(
-    options: Mask = OPTIONS, mask: np.ndarray = SQUARE, mode: ResizeMode = ResizeMode.JUST_RESIZE, **changes: object
+    options: Mask = OPTIONS,
+    mask: np.ndarray = SQUARE,
+    mode: ResizeMode = ResizeMode.JUST_RESIZE,
+    latent: np.ndarray | None = None,
+    **changes: object,
 ) -> Plan:
-    made = masks.plan(SCENE, mask, replace(options, **changes), Size(width=64, height=64), mode)
+    made = masks.plan(SCENE, mask, replace(options, **changes), Size(width=64, height=64), mode, latent=latent)
     assert made is not None
     return made
 
@@ -203,3 +208,44 @@ def test_without_rounding_an_alpha_is_its_own_mask_and_the_latents_mask_has_grey
     assert masks.is_rounded(OPTIONS)
     assert not masks.is_rounded(replace(OPTIONS, soft=SoftInpainting()))
     assert not masks.is_rounded(replace(OPTIONS, round=False))
+
+
+def test_a_part_is_seen_as_it_is_and_nothing_beside_it_is_painted() -> None:
+    part = Part(left=64, top=32, width=64, height=64)
+    made = planned(area=InpaintArea.ONLY_MASKED, part=part, blur=2)
+    assert made.box == (64, 32, 128, 96)
+    assert np.array_equal(made.start, SCENE[32:96, 64:128]), "64x64 pixels seen as 64x64"
+    outside = np.ones((96, 128), bool)
+    outside[32:, 64:] = False
+    assert not made.overlay[outside].any() and made.overlay[33, 90] == 255, "the mask ends with the part"
+    pasted = masks.paste_over(np.zeros((64, 64, 3), np.uint8), made)
+    assert np.array_equal(pasted[outside], SCENE[outside]) and not pasted[33, 90].any()
+
+
+def test_a_part_that_is_no_multiple_of_8_comes_back_to_where_it_was() -> None:
+    part, smooth = Part(left=64, top=26, width=61, height=62), np.zeros((96, 128, 3), np.uint8)
+    smooth[...] = np.linspace(0, 255, 128).astype(np.uint8)[:, None]
+    options = replace(OPTIONS, area=InpaintArea.ONLY_MASKED, part=part, blur=0)
+    made = masks.plan(smooth, SQUARE, options, Size(width=64, height=64), ResizeMode.JUST_RESIZE)
+    assert made is not None
+    assert np.abs(masks.paste_over(made.start, made).astype(int) - smooth).max() <= 3
+
+
+def test_a_part_beyond_the_picture_is_a_sentence() -> None:
+    with pytest.raises(RequestError, match=r"The part of 64x64 pixels from \(65, 0\) on is not within .* 128x96"):
+        planned(area=InpaintArea.ONLY_MASKED, part=Part(left=65, top=0, width=64, height=64))
+
+
+@pytest.mark.parametrize("area", InpaintArea)
+def test_a_latent_has_a_mask_of_its_own(area: InpaintArea) -> None:
+    latent = np.zeros((96, 128), np.uint8)
+    latent[:, 90:] = 255
+    options = replace(OPTIONS, area=area, content=MaskedContent.FILL, blur=2)
+    alone, own = planned(options), planned(options, latent=latent)
+    assert np.array_equal(own.mask, alone.mask) and np.array_equal(own.overlay, alone.overlay)
+    assert own.painted.shape == (64, 64) and alone.painted is alone.mask
+    kept = planned(options, content=MaskedContent.ORIGINAL).start
+    left, right = np.s_[:, : 64 * 60 // 128], np.s_[:, -8:]
+    if area is InpaintArea.WHOLE:
+        assert not own.painted[left].any() and (own.painted[right] == 255).all()
+        assert np.array_equal(own.start[left], kept[left]) and not np.array_equal(own.start[right], kept[right])

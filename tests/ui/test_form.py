@@ -134,6 +134,8 @@ MASKS = records(
     padding=st.integers(0, 256),
     blur_y=st.none() | st.integers(0, 64),
     soft=st.none() | SOFT,
+    latent=st.none(),
+    part=st.none(),
 )
 START = records(
     StartImage,
@@ -321,6 +323,8 @@ def test_what_a_tab_cannot_show_has_a_name() -> None:
     assert homeless(GenerationRequest(), "txt2img") == []
     hires = GenerationRequest(second_pass=SecondPass(), modules=(ModuleUse(name="controlnet"),))
     assert homeless(hires, "img2img") == ["Hires. fix (it belongs to txt2img)", "the module controlnet"]
+    grown = StartImage(image="a" * 64, mask=Mask(image="b" * 64, latent="c" * 64))
+    assert homeless(GenerationRequest(start=grown), "img2img") == ["the masks of outpainting (its script draws them)"]
     assert homeless(GenerationRequest(start=StartImage(image="a" * 64)), "txt2img") == [
         "the start image (it belongs to img2img)"
     ]

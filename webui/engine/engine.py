@@ -44,7 +44,7 @@ from webui.metadata.completing import completed
 from webui.metadata.files import read_picture_texts
 from webui.metadata.foreign import Told, tell
 from webui.metadata.reading import OURS, ReadBack
-from webui.metadata.recipe import Recipe, request_of_one
+from webui.metadata.recipe import Recipe, input_digests, request_of_one
 from webui.option_boxes import Box
 from webui.plugins.conduct import MAX_PROBLEMS
 from webui.plugins.manager import SERVER_PACKAGES, Plugins
@@ -171,10 +171,8 @@ class Engine:
         return list(self.plugins.scripts.values())
 
     def _check_inputs(self, request: GenerationRequest) -> None:
-        if request.start is not None:
-            self.inputs.path(request.start.image)
-            if request.start.mask is not None:
-                self.inputs.path(request.start.mask.image)
+        for digest in input_digests(request):
+            self.inputs.path(digest)
         for digest in module_pictures(request, self.plugins.conditioning_modules):
             self.inputs.path(digest)
 

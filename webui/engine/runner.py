@@ -358,7 +358,8 @@ class Runner:
             return None
         image = read_pixels(self.inputs.get(start.image), background=start.background)
         mask = self.inputs.get(start.mask.image) if start.mask else None
-        return begin(request, model, StartPictures(image, mask, tools.upscaler(start.upscaler)))
+        latent = self.inputs.get(start.mask.latent) if start.mask and start.mask.latent else None
+        return begin(request, model, StartPictures(image, mask, tools.upscaler(start.upscaler), latent))
 
     def _rewritten(self, request: GenerationRequest) -> GenerationRequest:
         rewritten: GenerationRequest = self.plugins.rewrite(

@@ -22,9 +22,9 @@ from webui.images.pixels import picture_size, read_pixels
 from webui.images.sheet import labelled, side_by_side
 from webui.metadata.files import encode_picture, read_picture_texts
 from webui.metadata.infotext import quote
-from webui.request import GenerationRequest
+from webui.request import GenerationRequest, StartImage
 from webui.result import MadePicture, Pixels
-from webui.scripts import Expansion, Page, Sheet, expanded
+from webui.scripts import Begun, Expansion, Page, Sheet, expanded
 from webui.upscalers import NONE, upscaled_by
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class ScriptRun:
                 return  # the picture that it would begin with was skipped, or is gone
             digest = self.runner.inputs.put(self.made[number][0].read_bytes())
             request = replace(request, start=replace(request.start, image=digest))
+        if place in expansion.prepared and request.start is not None:
+            request = replace(request, start=self._prepared(request.start, expansion.prepared[place]))
         steps = 0
 
         def tell(report: Report) -> None:
@@ -120,6 +122,17 @@ class ScriptRun:
 
         yield from self.runner.generate(request, tell, self.control, done=done, save=save, suffix=suffix)
         self.steps_before += steps
+
+    def _prepared(self, start: StartImage, prepare: Callable[[Pixels], Begun]) -> StartImage:
+        """The start with the picture and masks that are made of its picture, all of them stored."""
+        inputs = self.runner.inputs
+        begun = prepare(read_pixels(inputs.get(start.image), background=start.background))
+        mask = start.mask
+        if mask is not None and begun.mask is not None:
+            mask = replace(mask, image=inputs.put(_stored(begun.mask)))
+        if mask is not None and begun.latent is not None:
+            mask = replace(mask, latent=inputs.put(_stored(begun.latent)))
+        return replace(start, image=inputs.put(_stored(begun.image)), mask=mask)
 
     def _progress(self, data: dict[str, Any], expansion: Expansion, request: GenerationRequest) -> dict[str, Any]:
         """A request's progress as that of the job: its steps count as those of all that are left, on the average."""
@@ -192,6 +205,11 @@ class ScriptRun:
         if not text and path.is_file():
             text = read_picture_texts(path.read_bytes()).get("parameters", "")
         return text
+
+
+def _stored(pixels: Pixels) -> bytes:
+    """A picture (H, W, 3) or a mask (H, W) as it is stored."""
+    return encode_picture(pixels, ".png", {})
 
 
 def with_pairs(text: str, pairs: Mapping[str, str]) -> str:

@@ -7,16 +7,17 @@ A mask is (H, W) uint8; 255 is painted anew, 0 is kept.  :func:`plan` does all t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from webui.errors import RequestError
 from webui.images.pixels import open_picture
 from webui.images.resize import Enlarge, lanczos, resize
-from webui.request import InpaintArea, Mask, MaskedContent, MaskMode, ResizeMode, Size
+from webui.request import InpaintArea, Mask, MaskedContent, MaskMode, Part, ResizeMode, Size
 from webui.result import Pixels
 
 MaskPixels = NDArray[np.uint8]
@@ -39,7 +40,7 @@ class Plan:
     ``start`` (H, W, 3) is encoded, ``mask`` (H, W) says where it is painted anew, both of the size asked for (in the
     latent resize mode ``start`` keeps its own size).
     ``original`` with ``overlay`` of the same size is laid over the result; ``box`` is the part of the original that
-    the network sees, None for all of it.
+    the network sees, None for all of it.  ``latent`` (H, W) says where the latent is painted anew, None: as ``mask``.
     """
 
     start: Pixels
@@ -47,6 +48,12 @@ class Plan:
     original: Pixels
     overlay: MaskPixels
     box: Box | None
+    latent: MaskPixels | None = None
+
+    @property
+    def painted(self) -> MaskPixels:
+        """Where the latent is painted anew (H, W)."""
+        return self.mask if self.latent is None else self.latent
 
 
 def is_rounded(options: Mask) -> bool:
@@ -69,12 +76,19 @@ def read_mask(data: bytes, *, rounded: bool = True) -> MaskPixels:
 
 
 def plan(
-    original: Pixels, mask: MaskPixels, options: Mask, size: Size, resize_mode: ResizeMode, enlarge: Enlarge = lanczos
+    original: Pixels,
+    mask: MaskPixels,
+    options: Mask,
+    size: Size,
+    resize_mode: ResizeMode,
+    enlarge: Enlarge = lanczos,
+    latent: MaskPixels | None = None,
 ) -> Plan | None:
     """The plan for painting ``mask`` of ``original`` anew, both as read; ``enlarge`` as :func:`resize` takes it.
 
-    With "Only masked" the result has the original's size, else ``size``.  None when "Only masked" meets an empty mask:
-    there is no part to enlarge, and AUTOMATIC1111 then does img2img of the whole picture.
+    ``latent`` is the latent's own mask, as read.  With "Only masked" the result has the original's size, else
+    ``size``.  None when "Only masked" meets an empty mask: there is no part to enlarge, and AUTOMATIC1111 then does
+    img2img of the whole picture.
     """
     if options.mode is MaskMode.NOT_MASKED:
         mask = invert(mask)
@@ -83,9 +97,21 @@ def plan(
     if only_masked and not mask.any():
         return None
     planned = (_plan_box if only_masked else _plan_whole)(original, mask, options, size, resize_mode, enlarge)
+    if latent is not None:
+        planned = replace(planned, latent=_as_seen(latent, original, planned, size, resize_mode))
     if options.content is MaskedContent.ORIGINAL:
         return planned
-    return Plan(**{**vars(planned), "start": fill(planned.start, planned.mask)})
+    return replace(planned, start=fill(planned.start, planned.painted))
+
+
+def _as_seen(mask: MaskPixels, original: Pixels, planned: Plan, size: Size, resize_mode: ResizeMode) -> MaskPixels:
+    """A mask of the original as the network sees it: its box, at the size asked for."""
+    box = planned.box
+    if box is None:
+        return resize(mask, size.width, size.height, resize_mode)
+    height, width = original.shape[:2]
+    mask = mask if mask.shape == (height, width) else resize(mask, width, height)
+    return resize(mask[box.top : box.bottom, box.left : box.right], size.width, size.height, ResizeMode.FILL)
 
 
 def _plan_whole(
@@ -104,8 +130,11 @@ def _plan_box(
     height, width = original.shape[:2]
     if mask.shape != (height, width):
         mask = resize(mask, width, height)
-    box = crop_box(mask, options.padding, size)
+    box = crop_box(mask, options.padding, size) if options.part is None else box_of(options.part, width, height)
     part = np.s_[box.top : box.bottom, box.left : box.right]
+    if options.part is not None:  # what the network does not see is not painted
+        whole, mask = mask, np.zeros_like(mask)
+        mask[part] = whole[part]
     return Plan(
         start=resize(original[part], size.width, size.height, ResizeMode.FILL, enlarge),
         mask=resize(mask[part], size.width, size.height, ResizeMode.FILL),
@@ -211,6 +240,16 @@ def crop_box(mask: MaskPixels, padding: int, size: Size) -> Box:
     else:
         left, right = _grown(left, right, int((bottom - top) * ratio - (right - left)), width)
     return Box(left, top, right, bottom)
+
+
+def box_of(part: Part, width: int, height: int) -> Box:
+    """The box of a part.  Raises RequestError when it is not within a picture of this size."""
+    if part.left + part.width > width or part.top + part.height > height:
+        raise RequestError(
+            f"The part of {part.width}x{part.height} pixels from ({part.left}, {part.top}) on "
+            f"is not within the start image, which has {width}x{height}."
+        )
+    return Box(part.left, part.top, part.left + part.width, part.top + part.height)
 
 
 def _grown(start: int, stop: int, by: int, limit: int) -> tuple[int, int]:

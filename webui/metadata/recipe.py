@@ -7,7 +7,6 @@ nothing in it is random or "default".
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -94,8 +93,9 @@ def input_digests(request: GenerationRequest) -> tuple[str, ...]:
     """The stored pictures that a request reads."""
     if request.start is None:
         return ()
-    mask: Sequence[str] = (request.start.mask.image,) if request.start.mask else ()
-    return (request.start.image, *mask)
+    mask = request.start.mask
+    masks = (mask.image, mask.latent) if mask else ()
+    return (request.start.image, *(digest for digest in masks if digest is not None))
 
 
 def _model_data(model: ModelFile) -> dict[str, Any]:

@@ -32,12 +32,13 @@ from webui.upscalers import Upscaler, upscaled
 class StartPictures:
     """The start image (H, W, 3) as read, and the bytes of the mask's file, None without a mask.
 
-    ``upscaler`` makes the image larger where the resize mode does.
+    ``latent`` are those of the latent's own mask.  ``upscaler`` makes the image larger where the resize mode does.
     """
 
     image: Pixels
     mask: bytes | None
     upscaler: Upscaler | None = None
+    latent: bytes | None = None
 
     def enlarge(self, pixels: Pixels, width: int, height: int) -> Pixels:
         """The picture at this size, by the upscaler."""
@@ -69,7 +70,8 @@ def begin(request: GenerationRequest, model: Model, pictures: StartPictures) -> 
         return Beginning(pictures.image, pixels, codec.encode(pixels, model))
     assert pictures.mask is not None
     mask = masks.read_mask(pictures.mask, rounded=masks.is_rounded(options))
-    planned = masks.plan(pictures.image, mask, options, size, mode, pictures.enlarge)
+    latent = None if pictures.latent is None else masks.read_mask(pictures.latent, rounded=options.round)
+    planned = masks.plan(pictures.image, mask, options, size, mode, pictures.enlarge, latent)
     if planned is None:
         return Beginning(pictures.image, pictures.image, None)
     return Beginning(pictures.image, planned.start, codec.encode(planned.start, model), planned)

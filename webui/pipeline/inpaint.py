@@ -76,7 +76,7 @@ def _untouched(request: GenerationRequest, beginning: Beginning, indices: Sequen
 def _latent_mask(planned: Plan, mask: Mask, request: GenerationRequest, setup: Setup) -> Tensor:
     """(1, 1, h, w): 1 where the latent is painted anew."""
     _, height, width = latent_shape(request, setup.model)
-    painted = torch.from_numpy(masks.latent_mask(planned.mask, width, height, rounded=masks.is_rounded(mask)))
+    painted = torch.from_numpy(masks.latent_mask(planned.painted, width, height, rounded=masks.is_rounded(mask)))
     return painted[None, None].to(setup.model.compute.device)
 
 

@@ -15,12 +15,14 @@ from typing import Any, cast
 
 from webui.diffusion.schedules import lookup
 from webui.errors import RequestError
+from webui.images.masks import MaskPixels
 from webui.images.tiles import Tiles
 from webui.option_boxes import Box as Box
 from webui.option_boxes import Kind as Kind
 from webui.option_boxes import boxes as boxes
 from webui.option_boxes import option as option
 from webui.request import RANDOM_SEED_RANGE, GenerationRequest
+from webui.result import Pixels
 
 MAX_PICTURES = 5000
 """So many pictures may one job make."""
@@ -87,13 +89,29 @@ class Enlarged:
     tiles: Tiles
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Begun:
+    """What a request begins with: a picture (H, W, 3) uint8, and what of it is painted anew.
+
+    ``mask`` and ``latent`` are (H, W) uint8, light where it is, and take the places of ``Mask.image`` and
+    ``Mask.latent``; None leaves these as they are.
+    """
+
+    image: Pixels
+    mask: MaskPixels | None = None
+    latent: MaskPixels | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Expansion:
     """What becomes of a request.  ``order`` (empty: as they stand) is that in which the requests are best computed.
 
     With a ``start`` the requests name the job's start image, and the tiles take its place when it is computed.
     ``follows`` holds, by place, the place of an earlier request whose first picture takes the start image's place.
-    ``with_pictures`` False: an API client is answered with the sheets alone.
+    ``prepared`` holds, by place, a pure function of the picture that the request would begin with; what it gives back
+    is stored as the request's start image and masks.  ``finished`` are the places whose pictures an API client is
+    answered with (empty: all), the others being stages on the way; with ``with_pictures`` False it is answered with
+    the sheets alone.
     """
 
     requests: tuple[GenerationRequest, ...]
@@ -101,6 +119,8 @@ class Expansion:
     order: tuple[int, ...] = ()
     start: Enlarged | None = None
     follows: Mapping[int, int] = field(default_factory=dict)
+    prepared: Mapping[int, Callable[[Pixels], Begun]] = field(default_factory=dict)
+    finished: tuple[int, ...] = ()
     with_pictures: bool = True
 
     @property
@@ -111,6 +131,12 @@ class Expansion:
     def first_index(self, place: int) -> int:
         """The number, over the whole job, of the first picture of the request at ``place``."""
         return sum(request.pictures for request in self.requests[:place])
+
+    def is_sent(self, number: int) -> bool:
+        """Whether an API client is answered with the picture of this number, over the whole job."""
+        places = self.finished or range(len(self.requests))
+        firsts = {place: self.first_index(place) for place in places}
+        return any(first <= number < first + self.requests[place].pictures for place, first in firsts.items())
 
 
 Size = tuple[int, int]

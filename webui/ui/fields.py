@@ -594,6 +594,11 @@ TABLE: Mapping[str, Field] = {
 WITHOUT_WIDGET: Mapping[str, str] = {
     "start.image": "the canvas holds it",
     "start.mask.image": "the canvas holds it",
+    "start.mask.latent": "scripts draw it (outpainting), and API clients send it",
+    "start.mask.part.left": "scripts say what of a large sheet the network sees (outpainting)",
+    "start.mask.part.top": "as its left edge",
+    "start.mask.part.width": "as its left edge",
+    "start.mask.part.height": "as its left edge",
     "template.prompt": "a seed's choices stand in the prompt; what it was made of is shown beside the picture",
     "template.negative_prompt": "as the prompt's",
     "template.hires_prompt": "as the prompt's",

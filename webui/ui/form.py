@@ -140,6 +140,9 @@ def homeless(request: GenerationRequest, tab: str) -> list[str]:
         words.append("Hires. fix (it belongs to txt2img)")
     if request.start is not None and tab == "txt2img":
         words.append("the start image (it belongs to img2img)")
+    mask = request.start.mask if request.start else None
+    if mask is not None and (mask.latent or mask.part):
+        words.append("the masks of outpainting (its script draws them)")
     words += [f"the module {use.name}" for use in request.modules]
     words += [f"the script {request.script.name}"] if request.script else []
     return words

@@ -80,3 +80,28 @@ def test_the_scripts_are_listed_with_their_arguments(client: TestClient) -> None
     infos = {(row["name"], row["is_img2img"]): row for row in client.get("/sdapi/v1/script-info").json()}
     assert len(infos["x/y/z plot", False]["args"]) == 18
     assert infos["x/y/z plot", False]["args"][0]["choices"][6] == "CFG Scale"
+
+
+def test_outpainting_answers_the_finished_pictures_alone(client: TestClient, engine: Engine) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), (180, 90, 40)).save(stream, "PNG")
+    start = base64.b64encode(stream.getvalue()).decode()
+    body = {**SMALL, "init_images": [start], "width": 128, "height": 128, "n_iter": 2, "denoising_strength": 0.8}
+    body |= {"script_name": "Outpainting mk2", "script_args": [None, 64, 1, ["right", "down"], 1.0, 0.05]}
+    answer = client.post("/sdapi/v1/img2img", json=body)
+    assert answer.status_code == 200, answer.text
+    images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer.json()["images"]]
+    info = json.loads(answer.json()["info"])
+    assert [image.size for image in images] == [(256, 128), (128, 128), (128, 128)], "an overview and two pictures"
+    assert info["all_seeds"] == [5, 6] and info["index_of_first_image"] == 1
+    assert all("recipe" in image.info for image in images[1:])
+    assert engine.jobs(1)[0].progress.pictures == 4
+
+
+def test_the_outpainting_scripts_are_listed_with_their_arguments(client: TestClient) -> None:
+    rows = client.get("/sdapi/v1/script-info").json()
+    infos = {row["name"]: row for row in rows if row["is_img2img"]}
+    labels = [argument["label"] for argument in infos["outpainting mk2"]["args"]]
+    assert labels[1:4] == ["Pixels to expand", "Mask blur", "Outpainting direction"] and len(labels) == 6
+    content = infos["poor man's outpainting"]["args"][2]
+    assert content["choices"] == ["fill", "original", "latent noise", "latent nothing"]

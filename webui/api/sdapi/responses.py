@@ -93,14 +93,16 @@ def result(engine: Engine, body: Generation, options: Snapshot, job: Job) -> Res
     """The pictures of a job that is over, in upstream's order."""
     request = GenerationRequest.from_dict(job.request)
     pictures = tuple(sorted((one for one in job.outputs if one.index >= 0), key=lambda one: one.index))
-    files = [engine.output_path(one.id).read_bytes() for one in pictures]
     if request.script is not None:
         expansion = engine.expansion(request)
+        pictures = tuple(one for one in pictures if expansion.is_sent(one.index))
+        files = [engine.output_path(one.id).read_bytes() for one in pictures]
         sheets = sorted((one for one in job.outputs if one.index < 0), key=lambda one: -one.index)
         overviews = [engine.output_path(one.id).read_bytes() for one in sheets]
         sent = files if expansion.with_pictures or not sheets else []
         texts = tuple(one.infotext for one in sheets)
         return Result(job, expansion.requests[0], (*overviews, *sent), texts, pictures)
+    files = [engine.output_path(one.id).read_bytes() for one in pictures]
     overview = _grid(engine, body, options, job, files) if pictures else None
     if overview is None:
         return Result(job, request, tuple(files), (), pictures)

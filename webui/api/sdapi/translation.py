@@ -187,9 +187,9 @@ def _start(body: StableDiffusionProcessingImg2Img, options: Snapshot, engine: En
 
 
 def _mask(body: StableDiffusionProcessingImg2Img, options: Snapshot, engine: Engine) -> Mask | None:
-    if body.latent_mask is not None:
-        raise RequestError("latent_mask is not supported; send the mask as mask.")
     if not body.mask:
+        if body.latent_mask:
+            raise RequestError("latent_mask says what is painted within a mask; send that as mask.")
         return None
     if not 0 <= body.inpainting_fill < len(FILLS):
         raise RequestError(f"inpainting_fill is {body.inpainting_fill}; it must be from 0 to {len(FILLS) - 1}.")
@@ -206,5 +206,6 @@ def _mask(body: StableDiffusionProcessingImg2Img, options: Snapshot, engine: Eng
         padding=body.inpaint_full_res_padding,
         round=body.mask_round,
         soft=soft_inpainting(body.alwayson_scripts),
+        latent=stored(body.latent_mask, options, engine) if body.latent_mask else None,
         **named,
     )
