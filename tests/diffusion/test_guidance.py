@@ -254,3 +254,13 @@ def test_a_guide_at_scale_one_sees_the_prompts_answer_for_both(network: Network,
     found = guided(context(1), context(-1), 1.0, guides=[look])(X, SIGMA)
     assert asked(network) == [(True, True)]
     assert torch.equal(found, guided(context(1), context(-1), 1.0)(X, SIGMA))
+
+
+def test_calls_are_numbered_like_the_denoisers(network: Network, guided) -> None:
+    """A guide's question is one of the call that it is asked in."""
+
+    def again(guiding: Guiding) -> Tensor:
+        return guiding.ask(guiding.x, guiding.sigma, False, Openings())
+
+    guided(context(1), context(-1), 7.0, call=5, calls=9, guides=[again])(X, SIGMA)
+    assert [call.number for call in network.calls] == [5, 5]

@@ -8,7 +8,17 @@ from oracles import diffusers_unet, relative_error, shapes_of, unet
 from torch import Tensor
 
 from webui.errors import CheckpointError
-from webui.networks.unet import Attend, Attending, AttentionWrap, Openings, UNet, UNetConfig, attend, timestep_embedding
+from webui.networks.unet import (
+    Attend,
+    Attending,
+    AttentionWrap,
+    Openings,
+    SourceChange,
+    UNet,
+    UNetConfig,
+    attend,
+    timestep_embedding,
+)
 
 TOY = UNetConfig(
     model_channels=32,
@@ -325,6 +335,23 @@ def test_keys_and_values_added_by_a_wrap_are_those_of_extra_context(toy: UNet) -
 
     found = toy(x, timesteps, context[:, :77], Openings(attention_wraps=(more,)))
     assert relative_error(found, toy(x, timesteps, context)) < TOLERANCE
+
+
+@pytest.mark.parametrize("changes", [(), (lambda keys, values: (keys * 1.5, values + 0.1),)])
+def test_another_context_that_a_wrap_reads_is_as_if_it_had_been_the_context(
+    toy: UNet, changes: tuple[SourceChange, ...]
+) -> None:
+    x, timesteps, context = inputs(toy.config, tokens=80)
+    mine, theirs = context[:, :30], context[:, 30:]
+
+    def exchanged(attending: Attending, attend: Attend) -> Tensor:
+        if not attending.is_cross:
+            return attend(attending)
+        key, value = attending.read(mine)
+        return attend(replace(attending, key=key, value=value))
+
+    found = toy(x, timesteps, theirs, Openings(attention_wraps=(exchanged,), source_changes=changes))
+    assert torch.equal(found, toy(x, timesteps, mine, Openings(source_changes=changes)))
 
 
 def test_rising_changes_see_what_each_output_block_reads(toy: UNet) -> None:

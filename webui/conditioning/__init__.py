@@ -38,6 +38,14 @@ class Walk:
     uncond: Timed
 
 
+class Encode(Protocol):
+    """A prompt without tags and comments, as it is over a pass."""
+
+    def __call__(self, text: str) -> Timed:
+        """Its contexts, call by call."""
+        ...
+
+
 @dataclass(frozen=True)
 class Contribution:
     """What a module adds to the UNet calls whose noise level lies in ``sigma_range`` (low, high), both included.
@@ -65,18 +73,21 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures and files a module may ask for; pictures are (H, W, 3) uint8.
+    """The pictures, files and prompts a module may ask for; pictures are (H, W, 3) uint8.
 
     ``load(sha256)`` reads a stored input picture; ``preprocess(name, pixels, options)`` is the control picture that the
     registered preprocessor of that name makes; ``model_file(kind, name)`` is where the model file of that kind lies.
-    What is read is recorded in the picture.  All raise an error for people when there is none.  ``scratch`` is a
-    folder, made by whoever needs it, that is the module's own for this job (``modules/<module>/<job>`` in the state
-    folder, where the server process finds it too); None where there is no job.
+    What is read is recorded in the picture.  All raise an error for people when there is none.  ``encode(text)`` is a
+    prompt over the pass, read as the request's own is, with its embeddings, weights and editing; its context for a call
+    is ``.at(call.number)``, (1, tokens, width).  ``scratch`` is a folder, made by whoever needs it, that is the
+    module's own for this job (``modules/<module>/<job>`` in the state folder, where the server process finds it too);
+    None where there is no job.
     """
 
     load: Callable[[str], Pixels]
     preprocess: Callable[[str, Pixels, Mapping[str, Any]], Pixels]
     model_file: Callable[[str, str], Path]
+    encode: Encode
     scratch: Path | None = None
 
 

@@ -30,6 +30,7 @@ class NetworkCall:
     between two trained ones; ``sigma`` is the same noise level as a sigma; ``context`` is (B, tokens, width).
     Row j shows picture ``image[j]`` of the batch; ``conditional[j]`` tells whether its context is the prompt's (True)
     or the negative prompt's (False).  ``openings`` are what this call alone adds; a :data:`Guide` asks with them.
+    ``number`` counts the denoiser's calls of the walk from 0; what is asked in one of them shares it.
     """
 
     x: Tensor
@@ -39,6 +40,7 @@ class NetworkCall:
     image: tuple[int, ...]
     conditional: tuple[bool, ...]
     openings: Openings = NO_OPENINGS
+    number: int = 0
 
 
 class Predict(Protocol):
@@ -226,6 +228,7 @@ class GuidedDenoiser:
             image=tuple(range(count)) * len(sides),
             conditional=tuple(conditional for _, conditional in sides for _ in range(count)),
             openings=openings,
+            number=self.call,
         )
         outputs = self.predict(call).chunk(len(sides))
         return tuple(denoised(self.prediction, x, sigma, output) for output in outputs)

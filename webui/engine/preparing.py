@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from webui.checkpoints.library import Library, ModelEntry
-from webui.conditioning import Contribution, embedding, hypernetwork
+from webui.conditioning import Contribution, Encode, embedding, hypernetwork
 from webui.device import Compute
 from webui.engine.extra_files import ExtraFiles, extra_files
 from webui.engine.job_files import JobFiles, Recorded
@@ -17,15 +18,15 @@ from webui.engine.models import LoadedModels
 from webui.engine.picture_tools import PictureTools
 from webui.model import Model
 from webui.networks.seamless import seamless
-from webui.pipeline.denoising import Setup, calls, prepare
+from webui.pipeline.denoising import Setup, calls, prepare, prompt_encoder
 from webui.pipeline.hires import Second, second_request
 from webui.plugins.manager import Plugins
 from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest, RefinerPasses
 from webui.result import ModelFile
 
-Contribute = Callable[[GenerationRequest, Model], Sequence[Contribution]]
-"""What the conditioning modules of a request contribute to a model's calls."""
+Contribute = Callable[[GenerationRequest, Model, Encode], Sequence[Contribution]]
+"""What the conditioning modules of a request contribute to a model's calls; its prompts have no tags and comments."""
 
 
 @dataclass
@@ -95,7 +96,11 @@ class Preparation:
         model = adapted.model
         if request.tiling:
             model = replace(model, unet=seamless(model.unet), vae=seamless(model.vae))
-        contributions = [*self.contribute(request, model)]
+        sampler = self.plugins.samplers[request.sampling.sampler]
+        embeddings = [embedding.load(use.word, use.path, base, bundled=use.bundled) for use in extras.embeddings]
+        timeline = timeline or Timeline(calls(request, sampler))
+        encode = partial(prompt_encoder(request, model, embeddings).timed, timeline=timeline)
+        contributions = [*self.contribute(extras.request, model, encode)]
         if extras.hypernets:
             contributed, problems = hypernetwork.contribution(extras.hypernets, model)
             contributions.append(contributed)
@@ -103,10 +108,10 @@ class Preparation:
         setup = prepare(
             extras.request,
             model,
-            self.plugins.samplers[request.sampling.sampler],
+            sampler,
             self.plugins.schedules[request.sampling.schedule],
             contributions,
-            [embedding.load(use.word, use.path, base, bundled=use.bundled) for use in extras.embeddings],
+            embeddings,
             timeline,
         )
         return setup, extras

@@ -20,7 +20,7 @@ import torch
 from webui import __version__, device
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library
-from webui.conditioning import Contribution, Pictures
+from webui.conditioning import Contribution, Encode, Pictures
 from webui.conditioning.modules import options_of
 from webui.device import Compute
 from webui.engine import extras
@@ -322,7 +322,13 @@ class Runner:
             previews.tell(Report("progress", asdict(previews.clock.phase("decoding"))))
 
     def _contributions(
-        self, read: list[str], files: list[ModelFile], recorded: Recorded, request: GenerationRequest, model: Model
+        self,
+        read: list[str],
+        files: list[ModelFile],
+        recorded: Recorded,
+        request: GenerationRequest,
+        model: Model,
+        encode: Encode,
     ) -> list[Contribution]:
         """What the modules contribute.
 
@@ -338,7 +344,7 @@ class Runner:
             files.append(ModelFile(role=kind, name=name, sha256=self.library.sha256(entry)))
             return entry.path
 
-        pictures = Pictures(load, self._preprocess, model_file)
+        pictures = Pictures(load, self._preprocess, model_file, encode)
         contributions = []
         for use in request.modules:
             module = self.plugins.conditioning_modules[use.name]

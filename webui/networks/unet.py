@@ -32,6 +32,14 @@ SourceChange = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """What attention takes its keys and its values from, (B, T, D) each, to what it takes them from instead."""
 
 
+Read = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A source (B, T, D) -> the keys and the values, (B, T, heads * d) each, that an attention makes of it."""
+
+
+def _unread(source: Tensor) -> tuple[Tensor, Tensor]:
+    raise ValueError("This attention belongs to no network, so that it can read nothing.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attending:
     """One attention of a call, before it is computed.
@@ -39,7 +47,8 @@ class Attending:
     ``site`` is its name among the network's modules, such as ``input_blocks.4.1.transformer_blocks.0.attn1``;
     ``is_cross`` tells whether it reads the context.  ``size`` (h, w) are the places of the latent there; with merged
     tokens there are fewer queries.  ``query`` is (B, N, heads * d), ``key`` and ``value`` are (B, T, heads * d);
-    ``bias`` broadcasts to (B, heads, N, T).
+    ``bias`` broadcasts to (B, heads, N, T).  ``read`` makes keys and values of another source, such as a context of
+    one's own, as it did of this one.
     """
 
     site: str
@@ -50,6 +59,7 @@ class Attending:
     key: Tensor
     value: Tensor
     bias: Tensor | None = None
+    read: Read = _unread
 
 
 Attend = Callable[[Attending], Tensor]
@@ -656,18 +666,23 @@ class _Attention(nn.Module):
     def forward(
         self, x: Tensor, source: Tensor, reading: _Reading, size: tuple[int, int], bias: Tensor | None = None
     ) -> Tensor:
-        keys, values = source, source
-        for change in reading.changes:
-            keys, values = change(keys, values)
+        def read(source: Tensor) -> tuple[Tensor, Tensor]:
+            keys, values = source, source
+            for change in reading.changes:
+                keys, values = change(keys, values)
+            return self.to_k(keys), self.to_v(values)
+
+        key, value = read(source)
         attending = Attending(
             site=self.site,
             is_cross=self.is_cross,
             size=size,
             heads=self.heads,
             query=self.to_q(x),
-            key=self.to_k(keys),
-            value=self.to_v(values),
+            key=key,
+            value=value,
             bias=bias,
+            read=read,
         )
         gathered: Tensor = self.to_out(reading.attend(attending))
         return gathered

@@ -89,7 +89,7 @@ def prepare(
     Its prompts have no comments and network tags any more; words of ``embeddings`` in either become their vectors.
     ``timeline`` is how the numbers in them are counted; without one as in the only pass of this request.
     """
-    encoder = Encoder(model, request.clip_skip, tuple(embeddings), request.emphasis, request.comma_backtrack)
+    encoder = prompt_encoder(request, model, embeddings)
     timeline = timeline or Timeline(calls(request, sampler))
     return Setup(
         model=model,
@@ -102,6 +102,11 @@ def prepare(
         empty=encoder.encode([""])[0] if request.sampling.guidance.pad else None,
         merged_tokens=request.token_merging.ratio,
     )
+
+
+def prompt_encoder(request: GenerationRequest, model: Model, embeddings: Sequence[Embedding] = ()) -> Encoder:
+    """How the prompts of a request become contexts."""
+    return Encoder(model, request.clip_skip, tuple(embeddings), request.emphasis, request.comma_backtrack)
 
 
 def calls(request: GenerationRequest, sampler: Sampler) -> int:
