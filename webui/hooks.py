@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from webui.samplers import Sampler
     from webui.scripts import Script
     from webui.training.kinds import TrainingKind
+    from webui.ui.panels import Panel
     from webui.ui.tabs import Tab
     from webui.upscalers import Upscaler
 
@@ -120,6 +121,15 @@ class Hooks:
 
         Server alone, once at start, before the page is built.  Raising registers nothing; a tab whose ``build`` raises
         is left empty, with a sentence in it.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_ui_panels(self) -> Sequence[Panel]:
+        """Return panels below the settings of txt2img, img2img or Extras: buttons and viewers, closed at first.
+
+        Server alone, once at start, before the page is built.  Raising registers nothing; a panel whose ``build``
+        raises leaves a sentence in its place.
         """
         raise NotImplementedError
 

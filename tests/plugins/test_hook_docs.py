@@ -327,6 +327,22 @@ def test_hook_register_ui_tabs(app: App) -> None:
     assert any("torn" in note and "Torn" in note for note in notes)
 
 
+def test_hook_register_ui_panels(app: App) -> None:
+    import gradio as gr
+
+    from webui.ui.app import build_page
+
+    install(app, "register_ui_panels")
+    page = build_page(app.engine)
+    (panel,) = [block for block in page.blocks.values() if block.elem_id == "txt2img_panel_louder"]
+    (button,) = [b for b in page.blocks.values() if isinstance(b, gr.Button) and b.value == "Louder"]
+    assert isinstance(panel, gr.Accordion) and button.parent.parent is panel
+    (event,) = [fn for fn in page.fns.values() if (button._id, "click") in fn.targets]
+    assert event.fn("a cat")[0] == "A CAT"
+    assert event.outputs[0].elem_id == "txt2img_prompt"
+    assert app.engine.problems() == []
+
+
 def test_hook_register_api_routes(app: App) -> None:
     from fastapi.testclient import TestClient
 

@@ -73,8 +73,8 @@ DROP_IN_PACKAGES = (
 BUILT_IN_MODULES = ("webui.diffusion.schedules",)
 TAB_PACKAGE = "webui.ui.tabs"
 ROUTES_PACKAGE = "webui.api.routers"
-SERVER_PACKAGES = (*DROP_IN_PACKAGES, ROUTES_PACKAGE, TAB_PACKAGE)
-SERVER_HOOKS = frozenset({"register_ui_tabs", "register_api_routes"})
+SERVER_PACKAGES = (*DROP_IN_PACKAGES, ROUTES_PACKAGE, TAB_PACKAGE, "webui.ui.panels")
+SERVER_HOOKS = frozenset({"register_ui_tabs", "register_ui_panels", "register_api_routes"})
 """Registrations that are wanted in the server process alone."""
 BUILT_IN_FIRST = frozenset({"register_api_routes"})
 """Registrations in which an extension can take nothing from a built-in part, not even with ``tryfirst``."""
@@ -93,6 +93,7 @@ PARTS = {
     "register_scripts": ("name", "options", "expand", "from_start", "arguments", "options_from"),
     "register_training_kinds": ("name", "label", "summary", "folder", "options", "begin"),
     "register_ui_tabs": ("id", "label", "order", "build"),
+    "register_ui_panels": ("id", "label", "tabs", "order", "build"),
     "register_api_routes": ("prefix", "build"),
 }
 """What the things a registration hook returns have; the first is the name that people choose them by."""
@@ -105,7 +106,7 @@ MAX_PAIRS_CHARACTERS = 100_000
 """So much text may a plugin add to a picture."""
 GUARDED = frozenset({"before_job", "rewrite_request", "rewrite_picture", "after_job", "write_infotext"})
 """Hooks called once a job or picture: they see a copy of the request, which is frozen; Python has ways around that."""
-TEXTS = {"register_ui_tabs": ("id",), "register_training_kinds": ("folder",)}
+TEXTS = {"register_ui_tabs": ("id",), "register_ui_panels": ("id",), "register_training_kinds": ("folder",)}
 """Texts of parts that become parts of paths and addresses."""
 
 

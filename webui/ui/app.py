@@ -20,6 +20,7 @@ from webui.ui.fields import SWITCHES, TABLE
 from webui.ui.form import DEFAULTS, RECOMMENDED, follow_recommendation, recommendation
 from webui.ui.inputs import Inputs, field_update
 from webui.ui.notices import EVENT, connect, sentence
+from webui.ui.panel_places import check_panels
 from webui.ui.styles import StylesEditor
 from webui.ui.widgets.notice import Notice
 
@@ -88,6 +89,7 @@ def build_page(engine: Engine) -> Any:
         editor = StylesEditor(engine, notice)
         # No gr.State: with one Gradio keeps a connection of every page open, and a browser has six for a server.
         recommended = gr.JSON({name: initial[name] for name in RECOMMENDED}, visible=False)
+        check_panels(engine.plugins)
         with gr.Tabs(elem_id="tabs") as tabs:
             context = PageContext(
                 engine=engine, top=top.made, tabs=tabs, notice=notice, styles_editor=editor, initial=initial

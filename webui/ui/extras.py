@@ -21,6 +21,7 @@ from webui.images.pixels import MAX_BYTES
 from webui.ui import texts
 from webui.ui.context import PageContext, Target
 from webui.ui.notices import connect, sentence
+from webui.ui.panel_places import add_panels, panel_context
 from webui.ui.widgets.live import Live
 from webui.upscalers import NONE
 
@@ -110,8 +111,11 @@ class ExtrasTab:
                     gr.Button("Skip", elem_id="extras_skip", min_width=60)
                 self._build_upscale()
                 self._build_faces()
+                panels = gr.Column(elem_id="extras_panels", elem_classes=["panels"], min_width=340)
             with gr.Column(min_width=340, elem_id="extras_results", elem_classes=["results"]):
                 self._build_results()
+        with panels:
+            add_panels(self.engine, panel_context(self.context, "extras", self.fields, self))
         self._wire()
 
     def _build_pictures(self) -> None:

@@ -28,6 +28,7 @@ from webui.ui.fields import TOP, fields_of
 from webui.ui.form import START_FIELDS, request_from_values
 from webui.ui.inputs import Inputs, field_update, panel_update
 from webui.ui.notices import connect, sentence
+from webui.ui.panel_places import add_panels, panel_context
 from webui.ui.relevance import relevant
 from webui.ui.restoring import Found, fitting, from_picture, from_request, from_text
 from webui.ui.results import SHOWN, Results
@@ -64,12 +65,15 @@ class GenerationTab:
                 if self.has_start:
                     self._build_start()
                 self._build_settings()
+                panels = gr.Column(elem_id=self._id("panels"), elem_classes=["panels"], min_width=340)
             with gr.Column(elem_id=self._id("results"), elem_classes=["results"], min_width=340):
                 empty = (
                     "Choose a picture and describe what it should become." if self.has_start else "Describe a picture."
                 )
                 self.results = Results(self.engine, self.name, empty)
         self.fields |= self.context.top
+        with panels:
+            add_panels(self.engine, panel_context(self.context, self.name, self.fields, self.results))
         self.context.forms[self.name] = self.fields
         self.context.follow_lists({name: self.fields[name] for name in lists.FOLDER_LISTS if name in self.fields})
         self._wire()
