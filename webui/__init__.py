@@ -33,6 +33,7 @@ The folders read like the data flow; an import points only upwards in this list 
     api/            REST            ui/  the page (neither sees the other)
     guard.py        in front of everything: who may talk to the server, which files it hands out
     module_flags.py the flags of modules' options for the command line
+    server_flags.py flags of the server that few people need
     server.py       one engine, one web app        cli.py  serve, generate, train, …
 
 A folder with * is a drop-in folder: one thing per file, picked up because the file is there.  Modules that the server

@@ -100,7 +100,7 @@ def _parser(
     parser = argparse.ArgumentParser(prog="webui", description="Pictures from prompts, on your own machine.")
     parser.add_argument("--version", action="version", version=f"webui {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_serve(commands)
+    _add_serve(commands, arguments[1:] if arguments[:1] == ["serve"] else ())
     _add_generate(commands, modules, arguments[1:] if arguments[:1] == ["generate"] else ())
     reproduce = _command(
         commands, "reproduce", _reproduce, "make pictures again and say whether they came out the same"
@@ -152,7 +152,8 @@ def _add_compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: one a core)")
 
 
-def _add_serve(commands: Any) -> None:
+def _add_serve(commands: Any, arguments: Sequence[str]) -> None:
+    """``arguments`` are those after ``serve``; the flags of plugins are added where one is used, or help."""
     serve = _command(commands, "serve", _serve, "start the page and the API")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this computer alone)")
     serve.add_argument("--port", type=int, default=7860)
@@ -164,6 +165,12 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("--no-hashing", action="store_true", help="hash model files only when they are used")
     _add_folders(serve)
     _add_compute(serve)
+    own = set(serve._option_string_actions)
+    asked = {word.partition("=")[0] for word in arguments if word.startswith("--") or word in HELP}
+    if asked & HELP or asked - own:
+        from webui.plugins.own_flags import add_own_flags
+
+        add_own_flags(serve, _plugins(arguments))
 
 
 def _add_generate(
@@ -320,6 +327,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
+    from webui.plugins.own_flags import said
     from webui.server import serve
 
     settings = replace(
@@ -329,6 +337,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         password=parsed.password,
         allowed_hosts=tuple(parsed.allow_host),
         background_hashing=not parsed.no_hashing,
+        extension_flags=said(parsed),
     )
     return serve(settings, open_browser=not parsed.no_browser)
 

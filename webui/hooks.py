@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from webui.diffusion.schedules import Schedule
     from webui.faces import FaceRestorer
     from webui.families import ModelFamily
+    from webui.plugins.own_settings import CliOptions, OwnSettings, SettingsSection
     from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
     from webui.result import Pixels
@@ -116,6 +117,22 @@ class Hooks:
         raise NotImplementedError
 
     @hookspec
+    def register_settings(self) -> Sequence[SettingsSection]:
+        """Return settings that stay from one start to the next: a section of the Settings tab, made from a record.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_cli_options(self) -> Sequence[CliOptions]:
+        """Return flags of ``python launch.py`` and ``webui serve``: a group of ``--help``, made from a record.
+
+        Server and worker, once at start; ``--help`` asks, too.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
     def register_ui_tabs(self) -> Sequence[Tab]:
         """Return tabs of the page.
 
@@ -144,10 +161,11 @@ class Hooks:
         raise NotImplementedError
 
     @hookspec
-    def before_job(self, request: GenerationRequest) -> None:
+    def before_job(self, request: GenerationRequest, settings: OwnSettings) -> None:
         """Tell that a job starts.
 
-        ``request`` is the resolved and rewritten request.  Worker, once a job.  Raising does not stop the job.
+        ``request`` is the resolved and rewritten request, ``settings`` are those of plugins as the job begins.  Worker,
+        once a job.  Raising does not stop the job.
         """
 
     @hookspec
@@ -169,11 +187,11 @@ class Hooks:
         """
 
     @hookspec
-    def after_job(self, request: GenerationRequest, paths: Sequence[str]) -> None:
+    def after_job(self, request: GenerationRequest, paths: Sequence[str], settings: OwnSettings) -> None:
         """Tell that a job is done.
 
-        ``paths`` are the files it wrote, in order.  Worker, once a job that came to its end or was interrupted, not one
-        that failed.  Raising is reported and changes nothing.
+        ``paths`` are the files it wrote, in order, ``settings`` those of plugins as the job began.  Worker, once a job
+        that came to its end or was interrupted, not one that failed.  Raising is reported and changes nothing.
         """
 
     @hookspec

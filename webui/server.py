@@ -16,12 +16,11 @@ from webui.engine.claim import claim
 from webui.engine.executor import WorkerProcess
 from webui.errors import PictureError, RequestError
 from webui.guard import LOOPBACK, Guard
+from webui.server_flags import NAME as SERVER
+from webui.server_flags import ServerFlags
 from webui.settings import Settings
 
 log = logging.getLogger(__name__)
-
-SHUTDOWN_S = 2
-"""Open event streams may keep the server from stopping for so long."""
 
 
 def serve(settings: Settings, *, open_browser: bool) -> int:
@@ -63,6 +62,7 @@ def _serve(settings: Settings, *, open_browser: bool) -> int:
         engine = Engine.create(settings, executor)
         app = build_app(engine)
         mount(app, engine)
+        flags: ServerFlags = engine.own_settings.cli_of(SERVER)
         guard = Guard(
             app=app,
             hosts=tuple(name.lower() for name in (*LOOPBACK, settings.host, *settings.allowed_hosts)),
@@ -82,7 +82,9 @@ def _serve(settings: Settings, *, open_browser: bool) -> int:
                 host=settings.host,
                 port=settings.port,
                 log_level="warning",
-                timeout_graceful_shutdown=SHUTDOWN_S,
+                timeout_graceful_shutdown=flags.end,
+                timeout_keep_alive=flags.keep_alive,
+                limit_concurrency=flags.connections or None,
                 server_header=False,
             )
         finally:

@@ -4,7 +4,8 @@ except through ``device``, ``precision`` and ``threads``, which every picture's 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ class Settings:
 
     ``extension_start_s`` is how long an extension may take to be loaded and for each registration, ``extension_call_s``
     for each later call of it (0: no limit); after ``extension_failures`` it is switched off for the session.
+    ``extension_flags`` are what was said of plugins' own flags, by group and field.
     ``extensions_off`` are not loaded at all: those that ended an earlier worker process of this session.
     """
 
@@ -35,6 +37,7 @@ class Settings:
     extension_call_s: float = 30.0
     extension_failures: int = 3
     extensions_off: tuple[str, ...] = ()
+    extension_flags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     background_hashing: bool = True
 
     def to_dict(self) -> dict[str, Any]:

@@ -308,6 +308,26 @@ def test_hook_register_training_kinds(app: App, tmp_path: Path) -> None:
     assert changed and all(name.endswith(".bias") for name in changed)
 
 
+def test_hook_register_settings(app: App, tmp_path: Path) -> None:
+    install(app, "register_settings")
+    (tmp_path / "copies").mkdir()
+    app.make()
+    assert list((tmp_path / "copies").iterdir()) == []
+    app.engine.options.change({"copies_folder": str(tmp_path / "copies")})
+    done = app.make()
+    (copied,) = (tmp_path / "copies").iterdir()
+    assert copied.read_bytes() == done.file.read_bytes()
+    assert done.recipe.plugins == (), "what is set changes no picture"
+
+
+def test_hook_register_cli_options(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    install(app, "register_cli_options")
+    app.settings = replace(app.settings, extension_flags={"journal": {"every": 2}})
+    app.make()
+    app.make(batch_count=2)
+    assert [record.getMessage() for record in caplog.records if record.name == "journal"] == ["2 pictures"]
+
+
 def test_hook_register_ui_tabs(app: App) -> None:
     import gradio as gr
 
@@ -320,7 +340,7 @@ def test_hook_register_ui_tabs(app: App) -> None:
     job = app.engine.submit(app.make().recipe.request)
     page = build_page(app.engine)
     tabs = [block for block in page.blocks.values() if isinstance(block, gr.Tab)]
-    assert [tab.id for tab in tabs if not isinstance(tab.id, int)][-3:] == ["jobs", "torn", "train"]
+    assert [tab.id for tab in tabs if not isinstance(tab.id, int)][-4:] == ["jobs", "torn", "train", "settings"]
     (event,) = [fn.fn for fn in page.fns.values() if fn.name == "jobs"]
     assert event()[0] == f"<p>{job.state}: a red apple</p>"
     notes = [str(block.value) for block in page.blocks.values() if isinstance(block, gr.HTML)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from webui.conditioning import ConditioningModule
     from webui.engine.engine import Engine
     from webui.engine.jobs import Event, Job
+    from webui.plugins.own_settings import OwnSettings
     from webui.preprocessors import Preprocessor
     from webui.result import Pixels
 
@@ -31,6 +32,7 @@ class Access:
       its file.
     - ``preprocessors()`` and ``modules()`` are what is registered, by name; ``preprocess(name, pixels, options)`` is
       the control picture, (H, W, 3) uint8, that a preprocessor makes in this process.
+    - ``settings.settings_of(name)`` and ``settings.cli_of(name)`` are the values of plugins' settings and flags.
 
     What is not there raises NotFoundError or RequestError, whose sentence a route need not catch: it is the answer.
     """
@@ -47,6 +49,7 @@ class Access:
     input: Callable[[str], Path]
     preprocessors: Callable[[], Mapping[str, Preprocessor]]
     modules: Callable[[], Mapping[str, ConditioningModule]]
+    settings: OwnSettings
     preprocess: Callable[[str, Pixels, Mapping[str, Any]], Pixels]
 
 
@@ -73,5 +76,6 @@ def access_to(engine: Engine) -> Access:
         input=engine.input_path,
         preprocessors=lambda: engine.plugins.preprocessors,
         modules=lambda: engine.plugins.conditioning_modules,
+        settings=engine.own_settings,
         preprocess=preprocess,
     )

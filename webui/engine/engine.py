@@ -30,8 +30,8 @@ from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import GENERATING, TRAINING, Event, Job, JobState, Output, Progress
 from webui.engine.ledger import Ledger, told_again
 from webui.engine.module_options import listed, module_pictures, with_stored_pictures
-from webui.engine.options import Options
 from webui.engine.outputs import OutputFolder
+from webui.engine.plugin_settings import open_options, own_settings
 from webui.engine.resolve import read_back, resolve, styled
 from webui.engine.store import JobStore
 from webui.engine.training import TrainingQueue, read_request
@@ -94,7 +94,8 @@ class Engine:
         self._closed = False
         self._problems: list[str] = []
         self._to_reproduce = reproduction_store(self.settings)
-        self.options = Options(self.settings.state_dir / "config.json")
+        self.options = open_options(self.settings, self.plugins)
+        self.own_settings = own_settings(self.options, self.settings, self.plugins)
 
     @classmethod
     def create(cls, settings: Settings, executor: Executor, trainer: Trainer | None = None) -> Engine:

@@ -8,7 +8,7 @@ setting never touches a job that is queued.  The others are kept and told again,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,10 @@ from types import MappingProxyType
 from typing import Any
 
 from webui.engine.outputs import output_error, write_atomically
-from webui.errors import RequestError
+from webui.errors import RequestError, unknown_name
+from webui.option_boxes import all_boxes
+from webui.option_boxes import checked as checked_record
+from webui.plugins.own_settings import SettingsSection, fitting, key_of, plain_fields
 from webui.records import check_plain, check_range, check_text, shown
 from webui.request import Emphasis, RandomSource, RefinerPasses
 
@@ -74,15 +77,22 @@ RANGES: Mapping[str, tuple[float, float]] = {
 class Options:
     """The settings of one installation, kept in the file at ``path``: flat JSON, written whole or not at all.
 
-    A ``config.json`` of AUTOMATIC1111 can lie there; keys that are not known are kept in it.  Any thread.
+    A ``config.json`` of AUTOMATIC1111 can lie there; keys that are not known are kept in it.  ``sections`` are the
+    settings of plugins, which no job changes.  Any thread.
     """
 
     path: Path
+    sections: Sequence[SettingsSection] = ()
     _changed: dict[str, Any] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self._changed = _read(self.path)
+        for section in self.sections:
+            own = self._of(section, self._changed)
+            kept = fitting(section, own)
+            for name in own.keys() - kept.keys():
+                del self._changed[key_of(section, name)]
 
     def snapshot(self, overrides: Mapping[str, Any] | None = None) -> Snapshot:
         """The settings as they are now, with ``overrides`` over them, which stay in the snapshot alone.
@@ -92,19 +102,66 @@ class Options:
         """
         with self._lock:
             own = {key: value for key, value in self._changed.items() if key in DEFAULTS}
-        return MappingProxyType({**DEFAULTS, **own, **_checked(unrestricted(overrides or {}))})
+            more = {
+                key_of(section, name): value
+                for section in self.sections
+                for name, value in self._values(section).items()
+            }
+        return MappingProxyType({**DEFAULTS, **own, **more, **_checked(unrestricted(overrides or {}))})
+
+    def section(self, name: str) -> SettingsSection:
+        """The section of this name.  Raises RequestError."""
+        found = {section.name: section for section in self.sections}
+        if name not in found:
+            raise unknown_name("section of settings", name, found)
+        return found[name]
+
+    def settings_of(self, name: str) -> Any:
+        """The record of a section as it is now.  Raises RequestError when there is none."""
+        section = self.section(name)
+        with self._lock:
+            return self._record(section, self._changed)
+
+    def reset(self, name: str) -> None:
+        """Give a section its defaults again, and save.  Raises RequestError, OutputError."""
+        section = self.section(name)
+        own = {key_of(section, box.name) for box in all_boxes(section.options)}
+        with self._lock:
+            self._save({key: value for key, value in self._changed.items() if key not in own})
+
+    def unguarded(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The changes that a client may make: not those of :data:`RESTRICTED` and of a section's guarded fields."""
+        guarded = {key_of(section, name) for section in self.sections for name in section.guarded}
+        return {key: value for key, value in unrestricted(changes).items() if key not in guarded}
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Set several and save.  Unknown keys are left out.  Raises RequestError, OutputError; then none is set."""
         taken = _checked(changes)
         with self._lock:
-            changed = {**self._changed, **taken}
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path, json.dumps(changed, indent=4, ensure_ascii=False).encode())
-            except OSError as error:
-                raise output_error(self.path.parent, error) from error
-            self._changed = changed
+            for section in self.sections:
+                if own := self._of(section, changes):
+                    record = self._record(section, {**self._changed, **changes})
+                    taken |= {key_of(section, name): getattr(record, name) for name in own}
+            self._save({**self._changed, **taken})
+
+    def _of(self, section: SettingsSection, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A section's part of values by key, by field."""
+        keys = {box.name: key_of(section, box.name) for box in all_boxes(section.options)}
+        return {name: values[key] for name, key in keys.items() if key in values}
+
+    def _record(self, section: SettingsSection, values: Mapping[str, Any]) -> Any:
+        return checked_record(section.options, self._of(section, values), section.label)
+
+    def _values(self, section: SettingsSection) -> dict[str, Any]:
+        return plain_fields(self._record(section, self._changed), all_boxes(section.options))
+
+    def _save(self, changed: dict[str, Any]) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, json.dumps(changed, indent=4, ensure_ascii=False).encode())
+        except OSError as error:
+            raise output_error(self.path.parent, error) from error
+        self._changed = changed
 
 
 def unrestricted(changes: Mapping[str, Any]) -> dict[str, Any]:

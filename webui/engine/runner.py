@@ -32,6 +32,7 @@ from webui.engine.jobs import Output
 from webui.engine.models import LoadedModels
 from webui.engine.outputs import OutputFolder
 from webui.engine.picture_tools import PictureTools
+from webui.engine.plugin_settings import open_options, own_settings
 from webui.engine.preparing import Preparation
 from webui.engine.progress import Clock, Previews
 from webui.engine.reproduce import Reproduction
@@ -52,6 +53,7 @@ from webui.pipeline.img2img import Beginning, StartPictures, begin
 from webui.pipeline.moments import Decoding, Enlarging, Made, Moment, Stepped
 from webui.pipeline.run import run_group
 from webui.plugins.manager import Plugins
+from webui.plugins.own_settings import OwnSettings
 from webui.prompt.dynamic import with_choices
 from webui.prompt.styles import Styles
 from webui.prompt.wildcards import Wildcards
@@ -180,7 +182,8 @@ class Runner:
         request = self._rewritten(self._resolved(request))
         clock.pictures = request.pictures
         tell(Report("request", request.to_dict()))
-        self.plugins.tell("before_job", request=request)
+        settings = self._own_settings()
+        self.plugins.tell("before_job", request=request, settings=settings)
         files = JobFiles.of(request, self.library)
         if not self.models.has(files.checkpoint, self.compute):
             tell(Report("progress", asdict(clock.phase("loading the model"))))
@@ -196,7 +199,7 @@ class Runner:
                 paths.append(str(path))
                 tell(Report("picture", asdict(output)))
                 yield path
-        self.plugins.tell("after_job", request=request, paths=tuple(paths))
+        self.plugins.tell("after_job", request=request, paths=tuple(paths), settings=settings)
 
     def reproduce(self, data: bytes, tell: Tell, control: Control) -> Verdict:
         """Run the recipe in a picture file again and compare.  Raises MetadataError when the file tells nothing."""
@@ -352,6 +355,10 @@ class Runner:
             given = replace(pictures, scratch=scratch)
             contributions.append(module.prepare(options_of(module, use.options), model, request, given))
         return contributions
+
+    def _own_settings(self) -> OwnSettings:
+        """The settings of plugins as they are now; they stay so for the job."""
+        return own_settings(open_options(self.settings, self.plugins), self.settings, self.plugins)
 
     def _preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
         if name not in self.plugins.preprocessors:

@@ -15,6 +15,8 @@ from webui.metadata.files import read_picture_texts
 from webui.metadata.recipe import Recipe, request_of_one
 from webui.request import GenerationRequest
 from webui.ui import texts
+from webui.ui.gallery_settings import NAME as GALLERY
+from webui.ui.gallery_settings import GallerySettings
 from webui.ui.widgets.live import Live
 
 if TYPE_CHECKING:
@@ -94,12 +96,13 @@ class Results:
         there = [(path, output) for output in ordered if (path := self._file(output)) is not None]
         if not there:
             return [{"shown": job.id}, gr.skip(), gr.skip(), gr.skip(), gr.skip()]
-        alone = len(there) == 1
+        how: GallerySettings = self.engine.options.settings_of(GALLERY)
+        alone = len(there) == 1 or how.open_first
         gallery = gr.Gallery(
             value=[str(path) for path, _ in there],
             selected_index=0 if alone else None,
             preview=alone,
-            columns=min(3, len(there)),
+            columns=min(how.columns, len(there)),
         )
         ids = [output.id for _, output in there]
         return [{"shown": job.id}, gallery, ids, 0, texts.infotext(there[0][1].infotext)]

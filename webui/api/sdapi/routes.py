@@ -25,7 +25,7 @@ from webui.api.sdapi.tasks import Tasks
 from webui.api.sdapi.translation import check_checkpoint, settings_of, to_request
 from webui.engine.engine import Engine
 from webui.engine.jobs import Job, JobState
-from webui.engine.options import CHECKPOINT, CHECKPOINT_HASH, Snapshot, unrestricted
+from webui.engine.options import CHECKPOINT, CHECKPOINT_HASH, Snapshot
 from webui.errors import NotFoundError, RequestError
 from webui.metadata.files import read_picture_texts
 from webui.metadata.infotext import parse
@@ -181,7 +181,7 @@ def _options(router: APIRouter, engine: Engine) -> None:
         """Change settings; unknown ones are left out."""
         if changes.get(CHECKPOINT):
             check_checkpoint(str(changes[CHECKPOINT]), engine)
-        engine.options.change(unrestricted(changes))
+        engine.options.change(engine.options.unguarded(changes))
 
     @router.get("/internal/quicksettings-hint")
     def quicksettings_hint() -> list[dict[str, str]]:
