@@ -100,6 +100,14 @@ class WorkerError(WebUIError):
     status = 503
 
 
+class ExtensionCrashError(WorkerError):
+    """The worker process was lost within an extension's call; that extension is switched off, the job may go on."""
+
+    def __init__(self, sentence: str, extension: str) -> None:
+        super().__init__(sentence)
+        self.extension = extension
+
+
 class JobCancelled(Exception):
     """Raised between two sampling steps when the job was interrupted.  Not an error: finished pictures are kept."""
 

@@ -26,6 +26,7 @@ from webui.engine.cards import Cards
 from webui.engine.catalogue import CheckpointEntry, with_advice
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report, Trainer, TrainerProcess
+from webui.engine.extensions_health import ExtensionsHealth
 from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import GENERATING, TRAINING, Event, Job, JobState, Output, Progress
 from webui.engine.ledger import Ledger, told_again
@@ -36,7 +37,15 @@ from webui.engine.resolve import read_back, resolve, styled
 from webui.engine.store import JobStore
 from webui.engine.training import TrainingQueue, read_request
 from webui.engine.training_view import TrainingView, TrainingViews
-from webui.errors import DEFECT, MetadataError, NotFoundError, OutputError, RequestError, WebUIError
+from webui.errors import (
+    DEFECT,
+    ExtensionCrashError,
+    MetadataError,
+    NotFoundError,
+    OutputError,
+    RequestError,
+    WebUIError,
+)
 from webui.extras import ExtrasRequest
 from webui.faces import FaceRestorer
 from webui.images.pixels import picture_size, read_pixels
@@ -93,6 +102,8 @@ class Engine:
         self._sharing = threading.Lock()
         self._closed = False
         self._problems: list[str] = []
+        self._unwanted: set[str] = set()
+        self._extensions = ExtensionsHealth(self.plugins)
         self._to_reproduce = reproduction_store(self.settings)
         self.options = open_options(self.settings, self.plugins)
         self.own_settings = own_settings(self.options, self.settings, self.plugins)
@@ -274,6 +285,7 @@ class Engine:
             if job.state is JobState.QUEUED:
                 self._finish(job, JobState.INTERRUPTED, {})
                 return
+            self._unwanted.add(job_id)
         self.executor.interrupt(job_id)
 
     def skip(self, job_id: str) -> None:
@@ -386,6 +398,10 @@ class Engine:
         """Sentences about extensions that were left out or failed."""
         return list(dict.fromkeys([*self.plugins.problems, *self._problems]))
 
+    def extensions_health(self) -> list[dict[str, Any]]:
+        """How each extension behaves: on or off, the time of its hooks in server and worker, what went wrong."""
+        return self._extensions.told()
+
     def tabs(self) -> list[Any]:
         """The page's tabs in their order."""
         return list(self.plugins.tabs)
@@ -467,16 +483,8 @@ class Engine:
         if started is None:
             return
         job = started
-        order = Order(
-            job=job.id,
-            kind=job.kind,
-            request=job.request,
-            done=tuple(output.index for output in job.outputs),
-            paths=tuple(output.path for output in job.outputs),
-            picture=self.store.picture(job.id),
-        )
         try:
-            self.executor.run(order, lambda report: self._hear(job.id, report))
+            self._run(job)
         except Exception as error:
             if self._closed:
                 self.store.release(job)
@@ -485,6 +493,39 @@ class Engine:
                 log.exception("job %s", job.id)
             sentence = str(error) if isinstance(error, WebUIError) else DEFECT
             self._finish(self._ledger.live(job.id), JobState.FAILED, {"error": sentence})
+
+    def _run(self, job: Job) -> None:
+        """Have a job computed; one whose worker was lost to an extension goes on without that extension."""
+        blamed: list[str] = []
+
+        def hear(report: Report) -> None:
+            if report.kind == "failed" and blamed:
+                report = replace(report, data={**report.data, "error": " ".join([*blamed, str(report.data["error"])])})
+            self._hear(job.id, report)
+
+        while True:
+            try:
+                self.executor.run(self._order(self._ledger.live(job.id)), hear)
+                return
+            except ExtensionCrashError as error:
+                blamed.append(str(error))
+                self._note_problem(str(error))
+                self._extensions.switch_off(error.extension, str(error))
+                if job.id in self._unwanted:
+                    self._finish(self._ledger.live(job.id), JobState.INTERRUPTED, {})
+                    return
+            finally:
+                self._unwanted.discard(job.id)
+
+    def _order(self, job: Job) -> Order:
+        return Order(
+            job=job.id,
+            kind=job.kind,
+            request=job.request,
+            done=tuple(output.index for output in job.outputs),
+            paths=tuple(output.path for output in job.outputs),
+            picture=self.store.picture(job.id),
+        )
 
     def _hear(self, job_id: str, report: Report) -> None:
         job = self._ledger.live(job_id)
@@ -502,6 +543,8 @@ class Engine:
             self._ledger.keep(replace(job, verdict=data))
         elif report.kind == "problem":
             self._note_problem(str(data["sentence"]))
+        elif report.kind == "extensions":
+            self._extensions.hear(data["reports"])
         elif report.kind == "done":
             self._finish(job, JobState.DONE, dict(job.verdict or {}))
         elif report.kind == "interrupted":

@@ -20,8 +20,10 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
+from webui.engine.culprits import Culprits, watch
 from webui.engine.wire import Wire
-from webui.errors import WorkerError
+from webui.errors import ExtensionCrashError, WorkerError
+from webui.plugins.call_record import CallRecord
 from webui.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ MALLOC = {
 }
 """glibc keeps freed blocks instead of giving them to the kernel at every convolution (see benchmarks/README.md)."""
 
+OVER_S = 5.0
+"""So long a new worker waits for what the one before it left behind to be read."""
 STOPPING_S = 20.0
 """So long the server waits for a training to write its checkpoint when it stops."""
 
@@ -61,9 +65,9 @@ class Report:
 
     ``kind``: "progress" (fields of jobs.Progress), "preview" (``blob``: a JPEG), "picture" (fields of jobs.Output,
     told after the file is safely on disk), "verdict" (a reproduction's), "request" (the request as plugins rewrote it),
-    "problem" ({"sentence"}, of an extension); of a training also "loss" ({"points"}), "sample" and "saved" ({"step"})
-    and "exported" ({"path"}); and one of the three that end a job: "done", "interrupted", "failed" ({"error",
-    "status"}).
+    "problem" ({"sentence"}, of an extension), "extensions" ({"reports"}, how they behave in this process); of a
+    training also "loss" ({"points"}), "sample" and "saved" ({"step"}) and "exported" ({"path"}); and one of the three
+    that end a job: "done", "interrupted", "failed" ({"error", "status"}).
     """
 
     kind: str
@@ -95,7 +99,11 @@ class Executor(Protocol):
     """Computes jobs, one at a time."""
 
     def run(self, order: Order, tell: Tell) -> None:
-        """Compute a job and return when it is over.  Raises WorkerError when the place it ran in is lost."""
+        """Compute a job and return when it is over.
+
+        Raises WorkerError when the place it ran in is lost; as an ExtensionCrashError when that was within a call of an
+        extension, which is not called any more.
+        """
         ...
 
     def interrupt(self, job: str) -> None:
@@ -161,7 +169,8 @@ class _Life:
     """One worker process from start to end: its pipe, what it reported, and how far it came.
 
     ``readies`` counts how often it said "ready": once when it stands, again after each order.  ``fatal`` is the
-    sentence of a worker that could not start.
+    sentence of a worker that could not start.  ``record`` holds the call of an extension under way, ``blame``
+    is the sentence about the one within which the process ended, known when all is ``over``.
     """
 
     process: subprocess.Popen[bytes]
@@ -170,17 +179,25 @@ class _Life:
     status: str = "starting"
     readies: int = 0
     fatal: str = ""
+    record: CallRecord = field(default_factory=CallRecord.create)
+    blame: str = ""
+    culprit: str = ""
+    over: Event = field(default_factory=Event)
 
 
 class WorkerProcess:
     """An Executor in a process of its own, started at once and started anew when it dies (if not for teaching).
 
     One that dies before it is ready is not started again until there is a job for it, and one that dies over its first
-    order starts without loading a model, so that a model too large for the memory is not loaded for ever.
+    order starts without loading a model, so that a model too large for the memory is not loaded for ever.  One that
+    dies within a call of an extension is started without that extension.
     """
 
-    def __init__(self, settings: Settings, role: Role = GENERATING, *, held: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, role: Role = GENERATING, *, held: bool = False, culprits: Culprits | None = None
+    ) -> None:
         self._settings = settings
+        self._culprits = culprits or Culprits()
         self._role = role
         self._held = held
         self._lock = Lock()
@@ -201,8 +218,14 @@ class WorkerProcess:
             while True:
                 reported = life.reports.get()
                 if reported is None:
-                    raise WorkerError(self._epitaph(life))
+                    raise (
+                        ExtensionCrashError(life.blame, life.culprit)
+                        if life.blame
+                        else WorkerError(self._epitaph(life))
+                    )
                 job, report = reported
+                if report.kind == "extensions":
+                    self._culprits.hear(report.data["reports"])
                 if job != order.job:
                     continue  # what a job that was given up still had to say
                 tell(report)
@@ -246,9 +269,10 @@ class WorkerProcess:
         """See Executor."""
         with self._lock:
             self._closed = True
-            process = self._life.process
-        process.kill()
-        process.wait()
+            life = self._life
+        life.process.kill()
+        life.process.wait()
+        life.record.drop()
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
@@ -261,6 +285,7 @@ class WorkerProcess:
             if self._closed:
                 raise WorkerError("The program is being closed.")
             if self._life.process.poll() is not None:
+                self._life.over.wait(OVER_S)  # until it is known what it died of
                 self._life = self._start()
             return self._life
 
@@ -275,13 +300,15 @@ class WorkerProcess:
         assert process.stdin and process.stdout
         life = _Life(process, Wire(process.stdin))  # type: ignore[arg-type]
         try:
-            life.wire.send({"type": "settings", "settings": self._settings.to_dict()})
+            settings = self._culprits.without(self._settings).to_dict()
+            life.wire.send({"type": "settings", "settings": settings, "record": str(life.record.path)})
             if self._held:
                 life.wire.send({"type": "hold", "on": True})
         except OSError:
             log.debug("the worker is gone before it began")
         incoming = Wire(process.stdout)  # type: ignore[arg-type]
         Thread(target=self._listen, args=(life, incoming), name="worker reports", daemon=True).start()
+        Thread(target=watch, args=(life.process, life.record), name="worker watch", daemon=True).start()
         return life
 
     def _listen(self, life: _Life, incoming: Wire) -> None:
@@ -293,13 +320,17 @@ class WorkerProcess:
             life.process.kill()
         finally:
             life.process.wait()
+            if not self._closed:
+                life.blame = self._blame(life)
+            life.record.drop()
+            life.over.set()
             life.reports.put(None)
             life.wire.close()
             incoming.close()
         if self._closed:
             return
-        log.warning("%s", self._epitaph(life))
-        if life.readies and self._role is GENERATING:
+        log.warning("%s", life.blame or self._epitaph(life))
+        if (life.readies or life.blame) and self._role is GENERATING:
             self._revive(warm=life.readies > 1)
 
     def _revive(self, *, warm: bool) -> None:
@@ -315,9 +346,18 @@ class WorkerProcess:
         code = life.process.wait()
         if life.fatal:
             return life.fatal
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         advice = " (often: not enough memory; try a smaller size or close other programs)" if code in (-9, 137) else ""
-        return f"The process that {self._role.does} {how}{advice}. {self._role.after}"
+        return f"The process that {self._role.does} {_how(code)}{advice}. {self._role.after}"
+
+    def _loss(self, life: _Life) -> WorkerError:
+        return ExtensionCrashError(life.blame, life.culprit) if life.blame else WorkerError(self._epitaph(life))
+
+    def _blame(self, life: _Life) -> str:
+        """The sentence about the extension whose call was under way when the process ended; empty when none was."""
+        call = life.record.read()
+        how = "did not come back" if call is not None and call.is_overdue else _how(life.process.wait())
+        life.culprit = call.extension if call is not None else ""
+        return self._culprits.lost(call, how, self._role.does)
 
 
 class TrainerProcess:
@@ -327,6 +367,7 @@ class TrainerProcess:
         self._settings = settings
         self._lock = Lock()
         self._process: WorkerProcess | None = None
+        self._culprits = Culprits()
         self._job = ""
         self._idle = Event()
         self._idle.set()
@@ -339,7 +380,7 @@ class TrainerProcess:
             if self._closed:
                 raise WorkerError("The program is being closed.")
             if self._process is None:
-                self._process = WorkerProcess(self._settings, TEACHING, held=self._held)
+                self._process = WorkerProcess(self._settings, TEACHING, held=self._held, culprits=self._culprits)
             process = self._process
             self._job = order.job
             self._idle.clear()
@@ -388,6 +429,11 @@ class TrainerProcess:
         """The process id, None when there is nothing to teach."""
         with self._lock:
             return self._process.pid if self._process is not None else None
+
+
+def _how(code: int) -> str:
+    """How a process ended."""
+    return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
 def _python_path() -> dict[str, str]:

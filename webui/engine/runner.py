@@ -52,6 +52,7 @@ from webui.pipeline.hires import Second
 from webui.pipeline.img2img import Beginning, StartPictures, begin
 from webui.pipeline.moments import Decoding, Enlarging, Made, Moment, Stepped
 from webui.pipeline.run import run_group
+from webui.plugins.call_record import CallRecord
 from webui.plugins.manager import Plugins
 from webui.plugins.own_settings import OwnSettings
 from webui.prompt.dynamic import with_choices
@@ -93,10 +94,10 @@ class Runner:
     _job: str = "unqueued"
 
     @classmethod
-    def start(cls, settings: Settings) -> Runner:
-        """Load plugins and choose the device."""
+    def start(cls, settings: Settings, record: CallRecord | None = None) -> Runner:
+        """Load plugins and choose the device; ``record`` is told which extension is called."""
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        plugins = Plugins.start(settings)
+        plugins = Plugins.start(settings, record=record)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         compute = device.choose(settings.device, settings.precision, settings.threads)
         return cls(settings, plugins, library, compute, LoadedModels(plugins, library))
@@ -126,6 +127,8 @@ class Runner:
         for sentence in self.plugins.problems[self._problems_told :]:
             tell(Report("problem", {"sentence": sentence}))
         self._problems_told = len(self.plugins.problems)
+        if reports := self.plugins.report():
+            tell(Report("extensions", {"reports": [report.to_dict() for report in reports]}))
         tell(ending)
 
     def _run(self, order: Order, tell: Tell, control: Control) -> Report:

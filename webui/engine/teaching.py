@@ -22,6 +22,7 @@ from webui.engine.jobs import Progress
 from webui.engine.outputs import write_atomically
 from webui.engine.training_view import LEFT_OUT, REQUEST, STATE, run_folder
 from webui.errors import DEFECT, OutputError, WebUIError
+from webui.plugins.call_record import CallRecord
 from webui.plugins.manager import Plugins
 from webui.settings import Settings
 from webui.training.moments import Exported, LeftOut, Moment, Phase, Sampled, Saved, Stepped
@@ -50,9 +51,9 @@ class Teacher:
     _problems_told: int = 0
 
     @classmethod
-    def start(cls, settings: Settings) -> Teacher:
-        """Load the plugins."""
-        plugins = Plugins.start(settings)
+    def start(cls, settings: Settings, record: CallRecord | None = None) -> Teacher:
+        """Load the plugins; ``record`` is told which extension is called."""
+        plugins = Plugins.start(settings, record=record)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         return cls(settings, plugins, library)
 
@@ -77,6 +78,8 @@ class Teacher:
         for sentence in self.plugins.problems[self._problems_told :]:
             tell(Report("problem", {"sentence": sentence}))
         self._problems_told = len(self.plugins.problems)
+        if reports := self.plugins.report():
+            tell(Report("extensions", {"reports": [report.to_dict() for report in reports]}))
         tell(ending)
 
     def _run(self, order: Order, tell: Tell, control: Control) -> Report:

@@ -14,6 +14,7 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 from webui.engine.executor import GENERATING, TEACHING, Control, Order, Report, Tell
 from webui.engine.wire import Wire
 from webui.errors import WebUIError
+from webui.plugins.call_record import CallRecord
 from webui.settings import Settings
 
 log = logging.getLogger("webui.worker")
@@ -59,9 +61,10 @@ class Worker:
         if received is None:
             return
         settings = Settings.from_dict(received[0]["settings"])
+        record = CallRecord.open(Path(received[0]["record"])) if "record" in received[0] else None
         Thread(target=self._listen, name="orders", daemon=True).start()
         try:
-            computer = self._computer(settings)
+            computer = self._computer(settings, record)
         except WebUIError as error:
             self.outgoing.send({"type": "fatal", "error": str(error)})
             raise
@@ -78,17 +81,17 @@ class Worker:
                     del self.controls[order.job]
             self._status("ready")
 
-    def _computer(self, settings: Settings) -> Computer:
+    def _computer(self, settings: Settings, record: CallRecord | None) -> Computer:
         """What this role computes with; imports torch."""
         if self.role == TEACHING.name:
             from webui.engine.teaching import Teacher
 
             if hasattr(os, "nice"):
                 os.nice(TEACHING_NICENESS)
-            return Teacher.start(settings)
+            return Teacher.start(settings, record)
         from webui.engine.runner import Runner
 
-        return Runner.start(settings)
+        return Runner.start(settings, record)
 
     def _listen(self) -> None:
         while (received := self.incoming.receive()) is not None:

@@ -101,6 +101,7 @@ PARTS = {
 """What the things a registration hook returns have; the first is the name that people choose them by."""
 MODULES = "register_conditioning_modules"
 REWRITING = ("rewrite_request", "rewrite_picture")
+MAX_GRACE_S = 5.0
 MAX_PARTS = 1000
 """So many things of one registration are looked at."""
 MAX_NAME = 100
@@ -139,9 +140,9 @@ class Plugins:
 
         ``abandons`` and ``record`` are those of :class:`Caller`.
         """
-        budgets = Budgets(
-            start_s=settings.extension_start_s, call_s=settings.extension_call_s, failures=settings.extension_failures
-        )
+        start_s, call_s = settings.extension_start_s, settings.extension_call_s
+        grace_s = min(start_s or MAX_GRACE_S, call_s or MAX_GRACE_S, MAX_GRACE_S)
+        budgets = Budgets(start_s=start_s, call_s=call_s, grace_s=grace_s, failures=settings.extension_failures)
         return cls.load(
             settings.extensions_dir if settings.load_extensions else None,
             packages=packages,
