@@ -56,10 +56,12 @@ def _serve(settings: Settings, *, open_browser: bool) -> int:
 
         from webui.api.app import build_app
         from webui.engine.engine import Engine
+        from webui.engine.trial import unloadable
+        from webui.plugins.manager import SERVER_PACKAGES
         from webui.ui.app import mount
 
         _refuse_downloads()
-        engine = Engine.create(settings, executor)
+        engine = Engine.create(settings, executor, unloadable=unloadable(settings, SERVER_PACKAGES))
         app = build_app(engine)
         mount(app, engine)
         flags: ServerFlags = engine.own_settings.cli_of(SERVER)

@@ -55,6 +55,14 @@ def build_router(engine: Engine) -> APIRouter:
         """Whether the server is up; answers without a login and without waiting for the worker."""
         return {"status": "ok", "version": __version__, "worker": engine.worker_status()}
 
+    @router.get("/api/v1/extensions/health")
+    def extensions_health() -> dict[str, Any]:
+        """How the extensions behave: each with its state, its failures, the time of its hooks, and its problems.
+
+        ``problems`` are all sentences, those included that are about no extension alone.
+        """
+        return {"extensions": engine.extensions_health(), "problems": engine.problems()}
+
     @router.post("/api/v1/jobs", status_code=201, openapi_extra=_REQUEST_BODY)
     def submit(body: Annotated[Any, Body()]) -> dict[str, Any]:
         """Queue a request; the answer is the job, its request resolved (seed drawn, names in full).

@@ -109,13 +109,20 @@ class Engine:
         self.own_settings = own_settings(self.options, self.settings, self.plugins)
 
     @classmethod
-    def create(cls, settings: Settings, executor: Executor, trainer: Trainer | None = None) -> Engine:
+    def create(
+        cls,
+        settings: Settings,
+        executor: Executor,
+        trainer: Trainer | None = None,
+        unloadable: Mapping[str, str] | None = None,
+    ) -> Engine:
         """An engine on the folders of the settings, with the job list of an earlier run taken up again.
 
-        ``trainer`` None teaches in a process of its own, which is started with the first training.
+        ``trainer`` None teaches in a process of its own, which is started with the first training.  ``unloadable`` are
+        extensions that would harm this process, each with a sentence (``engine.trial``).
         """
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        plugins = Plugins.start(settings, packages=SERVER_PACKAGES, abandons=True)
+        plugins = Plugins.start(settings, packages=SERVER_PACKAGES, abandons=True, unloadable=unloadable)
         library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
         store = JobStore(settings.state_dir / "jobs.sqlite3")
         inputs = InputStore(settings.state_dir / "inputs")

@@ -12,15 +12,14 @@ import logging
 import os
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
 from webui.engine.culprits import Culprits, watch
+from webui.engine.processes import exit_words, python_path
 from webui.engine.wire import Wire
 from webui.errors import ExtensionCrashError, WorkerError
 from webui.plugins.call_record import CallRecord
@@ -295,7 +294,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl+C in the terminal is for the server, which then ends the worker
-            env={**MALLOC, **os.environ, **_python_path(), "PYTHONUNBUFFERED": "1"},
+            env={**MALLOC, **os.environ, **python_path(), "PYTHONUNBUFFERED": "1"},
         )
         assert process.stdin and process.stdout
         life = _Life(process, Wire(process.stdin))  # type: ignore[arg-type]
@@ -347,7 +346,7 @@ class WorkerProcess:
         if life.fatal:
             return life.fatal
         advice = " (often: not enough memory; try a smaller size or close other programs)" if code in (-9, 137) else ""
-        return f"The process that {self._role.does} {_how(code)}{advice}. {self._role.after}"
+        return f"The process that {self._role.does} {exit_words(code)}{advice}. {self._role.after}"
 
     def _loss(self, life: _Life) -> WorkerError:
         return ExtensionCrashError(life.blame, life.culprit) if life.blame else WorkerError(self._epitaph(life))
@@ -355,7 +354,7 @@ class WorkerProcess:
     def _blame(self, life: _Life) -> str:
         """The sentence about the extension whose call was under way when the process ended; empty when none was."""
         call = life.record.read()
-        how = "did not come back" if call is not None and call.is_overdue else _how(life.process.wait())
+        how = "did not come back" if call is not None and call.is_overdue else exit_words(life.process.wait())
         life.culprit = call.extension if call is not None else ""
         return self._culprits.lost(call, how, self._role.does)
 
@@ -429,19 +428,6 @@ class TrainerProcess:
         """The process id, None when there is nothing to teach."""
         with self._lock:
             return self._process.pid if self._process is not None else None
-
-
-def _how(code: int) -> str:
-    """How a process ended."""
-    return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-
-
-def _python_path() -> dict[str, str]:
-    """Where the worker finds this package; the current folder, where any file could be, is not on its path (-P)."""
-    root = str(Path(__file__).resolve().parent.parent.parent)
-    if root == sysconfig.get_path("purelib"):
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
 
 
 def _take(life: _Life, message: Mapping[str, Any], blob: bytes) -> None:

@@ -135,10 +135,11 @@ class Plugins:
         packages: Sequence[str] = DROP_IN_PACKAGES,
         abandons: bool = False,
         record: CallRecord | None = None,
+        unloadable: Mapping[str, str] | None = None,
     ) -> Plugins:
         """Load what the settings say: the built-in parts, and the extensions that are not switched off.
 
-        ``abandons`` and ``record`` are those of :class:`Caller`.
+        ``abandons`` and ``record`` are those of :class:`Caller`.  ``unloadable`` are left out, each with a sentence.
         """
         start_s, call_s = settings.extension_start_s, settings.extension_call_s
         grace_s = min(start_s or MAX_GRACE_S, call_s or MAX_GRACE_S, MAX_GRACE_S)
@@ -148,6 +149,7 @@ class Plugins:
             packages=packages,
             disabled=disabled_names(settings.state_dir) | set(settings.extensions_off),
             caller=Caller(Journal(budgets.failures), budgets, abandons, record),
+            unloadable=unloadable or {},
         )
 
     @classmethod
@@ -158,6 +160,7 @@ class Plugins:
         packages: Sequence[str] = DROP_IN_PACKAGES,
         disabled: frozenset[str] = frozenset(),
         caller: Caller | None = None,
+        unloadable: Mapping[str, str] | None = None,
     ) -> Plugins:
         """Load the built-in parts, then the extensions of the folder (None: no extensions at all).
 
@@ -169,7 +172,7 @@ class Plugins:
         for name in (*BUILT_IN_MODULES, *_modules_of(packages)):
             manager.register(importlib.import_module(name), name)
         if extensions_dir is not None:
-            plugins._load_folder(extensions_dir.absolute())
+            plugins._load_folder(extensions_dir.absolute(), unloadable or {})
             plugins._load_entry_points()
         for hook in PARTS:
             if hook not in SERVER_HOOKS or TAB_PACKAGE in packages:
@@ -488,7 +491,7 @@ class Plugins:
         conduct = self.journal.conducts.get(owner.removeprefix(_extension("")))
         return self.caller.bind(hook, owner, one.function, tuple(one.argnames), conduct)
 
-    def _load_folder(self, folder: Path) -> None:
+    def _load_folder(self, folder: Path, unloadable: Mapping[str, str]) -> None:
         try:
             finish_interrupted(folder)
         except InstallError as error:
@@ -499,14 +502,14 @@ class Plugins:
         for one in found:
             if one.name not in self.disabled:
                 offer_packages(folder, one.name)
-                self._load_found(one)
+                self._load_found(one, unloadable.get(one.name, ""))
 
-    def _load_found(self, one: Found) -> None:
+    def _load_found(self, one: Found, unloadable: str) -> None:
         conduct = Conduct(name=one.name, root=one.path, version=one.manifest.version)
-        if not one.problem:
+        if not (one.problem or unloadable):
             self._load_extension(conduct, one.manifest, partial(_import_file, one.source, one.name))
             return
-        sentence = f"The extension {one.name} was left out: {one.problem}"
+        sentence = unloadable or f"The extension {one.name} was left out: {one.problem}"
         self.journal.conducts.setdefault(one.name, conduct)
         told = Problem(sentence=sentence, extension=one.name, hook=IMPORT, file=one.path.name)
         if self.journal.conducts[one.name] is conduct:
