@@ -136,7 +136,7 @@ def server_process() -> list[str]:
     return [
         module
         for module in MODULES
-        if part(module) in {*TORCH_FREE, *DROP_IN, "metadata", "plugins", "settings", "hooks"}
+        if part(module) in {*TORCH_FREE, *DROP_IN, "scripts", "metadata", "plugins", "settings", "hooks"}
         or module in manager.BUILT_IN_MODULES
     ]
 

@@ -19,7 +19,7 @@ The folders read like the data flow; an import points only upwards in this list 
     preprocessors/* picture -> control picture
     conditioning/ * prompt and pictures -> what the UNet reads
     samplers/     * noise -> clean latent, one integrator per file
-    scripts/      * one request -> several, and their overview
+    scripts/        one request -> several, and their overview
     latents/        latent <-> picture, live previews
     upscalers/    * small picture or latent -> large one
     faces/        * faces found in a picture and mended

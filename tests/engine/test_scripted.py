@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import tiny_request
+from scripts_loaded import put_scripts
+from tiny_model import tiny_checkpoint, tiny_request, tiny_settings  # noqa: F401
 from waiting import finished
 
 from webui.engine.engine import Engine
@@ -19,6 +21,16 @@ from webui.metadata.files import encode_picture, read_picture_texts
 from webui.metadata.recipe import Recipe, request_of_one
 from webui.metadata.verdict import Outcome
 from webui.request import ScriptUse, Size, StartImage
+from webui.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_checkpoint: Path) -> Settings:  # noqa: F811
+    """With the bundled scripts in the extensions folder."""
+    settings = tiny_settings(tmp_path, tiny_checkpoint)
+    put_scripts(settings.extensions_dir)
+    return settings
+
 
 USE = ScriptUse(name="X/Y/Z plot", options={"x_axis": "Seed", "x_values": "1,2", "y_axis": "Steps", "y_values": "1,2"})
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from scripts_loaded import SCRIPTS, file
 
 from webui.errors import RequestError
 from webui.request import ScriptUse
-from webui.scripts import Expansion, Script, boxes, option, prompt_matrix, prompts_from_file, sd_upscale, xyz_plot
+from webui.scripts import Expansion, Script, boxes, option
 from webui.ui.scripts import MAX_FILE, NONE, ScriptPanels, element, read_text
 
-BUILT_IN = [*prompt_matrix.register_scripts(), *prompts_from_file.register_scripts(), *xyz_plot.register_scripts()]
+BUILT_IN = [script for script in SCRIPTS if not script.from_start]
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ def test_the_axes_are_those_of_the_tab() -> None:
         ("txt2img", "Hires steps", "Image CFG Scale"),
         ("img2img", "Image CFG Scale", "Hires steps"),
     ):
-        made = panels(tab, *xyz_plot.register_scripts())
+        made = panels(tab, file("xyz_plot").SCRIPT)
         axes = next(one for one in made.components if one.elem_id == f"script_{tab}_xyz_plot_x_axis")
         names = [name for name, _ in axes.choices]
         assert there in names and not_there not in names
 
 
 def test_sd_upscale_stands_in_img2img_alone_with_the_upscalers() -> None:
-    (script,) = sd_upscale.register_scripts()
+    script = file("sd_upscale").SCRIPT
     assert not panels("txt2img", script).boxes
     made = panels("img2img", script)
     assert made.components[3].choices == [("None", "None"), ("Lanczos", "Lanczos")]

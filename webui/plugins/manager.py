@@ -67,7 +67,6 @@ DROP_IN_PACKAGES = (
     "webui.preprocessors",
     "webui.upscalers",
     "webui.faces",
-    "webui.scripts",
     "webui.training.kinds",
 )
 BUILT_IN_MODULES = ("webui.diffusion.schedules", "webui.server_flags", "webui.ui.gallery_settings")

@@ -1,4 +1,6 @@
-"""One request -> several, and how their pictures are laid out.  A drop-in folder: a file registers :class:`Script` s.
+"""One request -> several, and how their pictures are laid out: what a script registers (:class:`Script`) and returns.
+
+The scripts themselves are an extension, ``extensions/scripts``.
 
 A script is a pure function: what it makes of a request depends on nothing else, so that a job that was interrupted by a
 restart is made into the same requests again.  It runs within one job, from page, API and command line alike

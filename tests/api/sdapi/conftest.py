@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from scripts_loaded import put_scripts
 from tiny_model import tiny_checkpoint, tiny_settings  # noqa: F401
 
 from webui.api.app import build_app
@@ -22,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(folder: Path, tiny_checkpoint: Path) -> Iterator[Engine]:  # noqa: F811
     settings = tiny_settings(folder, tiny_checkpoint)
     settings.styles_file.write_text('name,prompt,negative_prompt\nwrap,"portrait of {prompt}, 4k",grain\n')
+    put_scripts(settings.extensions_dir)
     engine = Engine.create(settings, InProcess(Runner.start(settings)))
     engine.start()
     yield engine

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 from PIL import Image
+from scripts_loaded import put_scripts
 from server.running import Running, start
 from tiny_model import mask_bytes, picture_bytes
 
@@ -29,6 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> I
     models = folder / "models" / "Stable-diffusion"
     models.mkdir(parents=True)
     shutil.copy(tiny_checkpoint, models)
+    put_scripts(folder / "extensions")
     running = start(folder, folder / "models", "--password", "open sesame")
     yield running
     running.stop()

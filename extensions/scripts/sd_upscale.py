@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from webui.errors import RequestError
-from webui.hooks import hookimpl
 from webui.images.tiles import tiles_of
 from webui.records import check_range, check_text, check_whole, shown
 from webui.request import MAX_SEED, GenerationRequest
@@ -96,16 +95,11 @@ def options_from(given: Sequence[Any], img2img: bool) -> Mapping[str, Any]:
     return {"overlap": overlap, "upscaler": upscaler, "scale": scale}
 
 
-@hookimpl
-def register_scripts() -> Sequence[Script]:
-    """SD upscale."""
-    return [
-        Script(
-            name="SD upscale",
-            options=Options,
-            expand=expand,
-            from_start=True,
-            arguments=arguments,
-            options_from=options_from,
-        )
-    ]
+SCRIPT = Script(
+    name="SD upscale",
+    options=Options,
+    expand=expand,
+    from_start=True,
+    arguments=arguments,
+    options_from=options_from,
+)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from webui.errors import RequestError, unknown_name
-from webui.hooks import hookimpl
 from webui.records import check_flag, check_text, check_whole, shown
 from webui.request import (
     MAX_SEED,
@@ -490,7 +489,4 @@ def _named_axis(axis: Any, img2img: bool) -> str:
     return str(axis)
 
 
-@hookimpl
-def register_scripts() -> Sequence[Script]:
-    """X/Y/Z plot."""
-    return [Script(name="X/Y/Z plot", options=Options, expand=expand, arguments=arguments, options_from=options_from)]
+SCRIPT = Script(name="X/Y/Z plot", options=Options, expand=expand, arguments=arguments, options_from=options_from)

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 from webui.errors import RequestError, unknown_name
-from webui.hooks import hookimpl
 from webui.images.tiles import tiles_of
 from webui.records import check_flag, check_whole
 from webui.request import MAX_SEED, GenerationRequest, Mask, MaskedContent, Part
 from webui.result import Pixels
 from webui.scripts import Argument, Begun, Expansion, Script, option, padded
-from webui.scripts.canvas import (
+
+from .canvas import (
     DIRECTIONS,
     Flags,
     Growth,
@@ -145,16 +145,11 @@ def options_from(given: Sequence[Any], img2img: bool) -> Mapping[str, Any]:
     return {"pixels": pixels, "mask_blur": mask_blur, "content": content} | chosen_directions(directions)
 
 
-@hookimpl
-def register_scripts() -> Sequence[Script]:
-    """Poor man's outpainting."""
-    return [
-        Script(
-            name=NAME,
-            options=Options,
-            expand=expand,
-            from_start=True,
-            arguments=arguments,
-            options_from=options_from,
-        )
-    ]
+SCRIPT = Script(
+    name=NAME,
+    options=Options,
+    expand=expand,
+    from_start=True,
+    arguments=arguments,
+    options_from=options_from,
+)

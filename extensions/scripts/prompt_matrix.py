@@ -12,7 +12,6 @@ from math import ceil
 from typing import Any
 
 from webui.errors import RequestError
-from webui.hooks import hookimpl
 from webui.records import check_flag, check_whole
 from webui.request import GenerationRequest
 from webui.scripts import Argument, Expansion, Label, Page, Script, Sheet, option, padded
@@ -103,9 +102,4 @@ def options_from(given: Sequence[Any], img2img: bool) -> Mapping[str, Any]:
     }
 
 
-@hookimpl
-def register_scripts() -> Sequence[Script]:
-    """Prompt matrix."""
-    return [
-        Script(name="Prompt matrix", options=Options, expand=expand, arguments=arguments, options_from=options_from)
-    ]
+SCRIPT = Script(name="Prompt matrix", options=Options, expand=expand, arguments=arguments, options_from=options_from)

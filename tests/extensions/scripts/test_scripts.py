@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts_loaded import SCRIPTS, file
 from tiny_model import tiny_request
 
 from webui.errors import RequestError
 from webui.plugins.manager import Plugins
 from webui.request import Mask, MaskedContent, Refiner, ScriptUse, SecondPass, Size, StartImage
-from webui.scripts import Expansion, expanded, loopback, prompt_matrix, prompts_from_file, sd_upscale, xyz_plot
+from webui.scripts import Expansion, expanded
 from webui.upscalers import upscaled_by
 
-SCRIPTS = list(Plugins.load(None, packages=("webui.scripts",)).scripts.values())
+loopback, prompt_matrix, prompts_from_file = file("loopback"), file("prompt_matrix"), file("prompts_from_file")
+sd_upscale, xyz_plot = file("sd_upscale"), file("xyz_plot")
 UPSCALERS = list(Plugins.load(None, packages=("webui.upscalers",)).upscalers.values())
 
 

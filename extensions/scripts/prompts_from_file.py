@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from webui.errors import RequestError
-from webui.hooks import hookimpl
 from webui.records import check_flag, check_text, shown
 from webui.request import GenerationRequest
 from webui.scripts import Argument, Expansion, Page, Script, Sheet, drawn_seed, option, padded
@@ -196,8 +195,10 @@ def options_from(given: Sequence[Any], img2img: bool) -> Mapping[str, Any]:
     return {"iterate_seeds": iterate, "same_seed": same, "place": place, "lines": lines}
 
 
-@hookimpl
-def register_scripts() -> Sequence[Script]:
-    """Prompts from file or textbox."""
-    name = "Prompts from file or textbox"
-    return [Script(name=name, options=Options, expand=expand, arguments=arguments, options_from=options_from)]
+SCRIPT = Script(
+    name="Prompts from file or textbox",
+    options=Options,
+    expand=expand,
+    arguments=arguments,
+    options_from=options_from,
+)

@@ -10,17 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
+from scripts_loaded import SCRIPTS, file
 from tiny_model import tiny_request
 
 from webui.errors import RequestError
 from webui.images import masks
 from webui.request import InpaintArea, Mask, MaskedContent, Noise, Part, ScriptUse, Size, StartImage
 from webui.result import Pixels
-from webui.scripts import Expansion, expanded, outpainting_mk2, poor_mans_outpainting
-from webui.scripts.canvas import Growth, Sheet, growth, widened
-from webui.scripts.spectrum import filled
+from webui.scripts import Expansion, expanded
 
-SCRIPTS = [*outpainting_mk2.register_scripts(), *poor_mans_outpainting.register_scripts()]
+outpainting_mk2, poor_mans_outpainting = file("outpainting_mk2"), file("poor_mans_outpainting")
+canvas, filled = file("canvas"), file("spectrum").filled
+Growth, Sheet, growth, widened = canvas.Growth, canvas.Sheet, canvas.growth, canvas.widened
 START = StartImage(image="a" * 64, denoising_strength=0.8)
 MK2, POOR = "Outpainting mk2", "Poor man's outpainting"
 

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 from webui.errors import RequestError
-from webui.hooks import hookimpl
 from webui.records import check_flag, check_range, check_whole
 from webui.request import GenerationRequest, Mask, Part
 from webui.result import Pixels
 from webui.scripts import Argument, Begun, Expansion, Script, option, padded
-from webui.scripts.canvas import (
+
+from .canvas import (
     DIRECTIONS,
     Growth,
     Sheet,
@@ -30,7 +30,7 @@ from webui.scripts.canvas import (
     stage,
     widened,
 )
-from webui.scripts.spectrum import filled
+from .spectrum import filled
 
 NAME = "Outpainting mk2"
 BLUR = 4
@@ -136,16 +136,11 @@ def options_from(given: Sequence[Any], img2img: bool) -> Mapping[str, Any]:
     return named | chosen_directions(directions)
 
 
-@hookimpl
-def register_scripts() -> Sequence[Script]:
-    """Outpainting mk2."""
-    return [
-        Script(
-            name=NAME,
-            options=Options,
-            expand=expand,
-            from_start=True,
-            arguments=arguments,
-            options_from=options_from,
-        )
-    ]
+SCRIPT = Script(
+    name=NAME,
+    options=Options,
+    expand=expand,
+    from_start=True,
+    arguments=arguments,
+    options_from=options_from,
+)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from webui.errors import RequestError, unknown_name
-from webui.hooks import hookimpl
 from webui.records import check_range, check_whole, shown
 from webui.request import MAX_SEED, GenerationRequest, MaskedContent, StartImage
 from webui.scripts import Argument, Expansion, Page, Script, Sheet, option, padded
@@ -85,16 +84,11 @@ def options_from(given: Sequence[Any], img2img: bool) -> Mapping[str, Any]:
     return {"loops": loops, "final_strength": final, "curve": curve}
 
 
-@hookimpl
-def register_scripts() -> Sequence[Script]:
-    """Loopback."""
-    return [
-        Script(
-            name="Loopback",
-            options=Options,
-            expand=expand,
-            from_start=True,
-            arguments=arguments,
-            options_from=options_from,
-        )
-    ]
+SCRIPT = Script(
+    name="Loopback",
+    options=Options,
+    expand=expand,
+    from_start=True,
+    arguments=arguments,
+    options_from=options_from,
+)
