@@ -31,6 +31,7 @@ The folders read like the data flow; an import points only upwards in this list 
     plugins/        finds built-in parts and extensions, builds the plugin manager
     engine/         the one place with state: jobs, worker process, events, outputs
     api/            REST            ui/  the page (neither sees the other)
+    extension_commands.py  extensions installed on the command line
     guard.py        in front of everything: who may talk to the server, which files it hands out
     module_flags.py the flags of modules' options for the command line
     server_flags.py flags of the server that few people need

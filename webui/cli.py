@@ -1,4 +1,4 @@
-"""The command line: serve, generate, reproduce, train, info, models.
+"""The command line: serve, generate, reproduce, train, info, models, extensions.
 
 Results go to standard output, progress and errors to standard error.  Exit codes: 0 done, 1 done with another outcome
 than hoped for (a picture that was not reproduced bit-exactly), 2 an error that a person can act on.
@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args, get_origin, get_type_hints
 
-from webui import __version__
+from webui import __version__, extension_commands
 from webui.errors import PictureError, RequestError, WebUIError
 from webui.records import plain
 from webui.request import (
@@ -117,6 +117,7 @@ def _parser(
     models.add_argument("--json", action="store_true", help="print the list as JSON")
     models.add_argument("--hash", action="store_true", help="compute missing SHA-256 hashes (reads every file)")
     _add_folders(models)
+    extension_commands.add_commands(commands)
     return parser
 
 
@@ -161,6 +162,11 @@ def _add_serve(commands: Any, arguments: Sequence[str]) -> None:
     serve.add_argument("--password", help="ask for this password; needed with a --host other than this computer")
     serve.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name this server is known by"
+    )
+    serve.add_argument(
+        "--enable-insecure-extension-access",
+        action="store_true",
+        help="let whoever can use the page install extensions, from other computers too; they are programs",
     )
     serve.add_argument("--no-hashing", action="store_true", help="hash model files only when they are used")
     _add_folders(serve)
@@ -338,6 +344,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         allowed_hosts=tuple(parsed.allow_host),
         background_hashing=not parsed.no_hashing,
         extension_flags=said(parsed),
+        insecure_extension_access=parsed.enable_insecure_extension_access,
     )
     return serve(settings, open_browser=not parsed.no_browser)
 

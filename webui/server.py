@@ -15,10 +15,10 @@ from pathlib import Path
 from webui.engine.claim import claim
 from webui.engine.executor import WorkerProcess
 from webui.errors import PictureError, RequestError
-from webui.guard import LOOPBACK, Guard
+from webui.guard import Guard
 from webui.server_flags import NAME as SERVER
 from webui.server_flags import ServerFlags
-from webui.settings import Settings
+from webui.settings import LOOPBACK, Settings
 
 log = logging.getLogger(__name__)
 

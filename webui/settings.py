@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this computer that nobody else can reach."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -38,6 +40,7 @@ class Settings:
     extension_failures: int = 3
     extensions_off: tuple[str, ...] = ()
     extension_flags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    insecure_extension_access: bool = False
     background_hashing: bool = True
 
     def to_dict(self) -> dict[str, Any]:

@@ -340,7 +340,8 @@ def test_hook_register_ui_tabs(app: App) -> None:
     job = app.engine.submit(app.make().recipe.request)
     page = build_page(app.engine)
     tabs = [block for block in page.blocks.values() if isinstance(block, gr.Tab)]
-    assert [tab.id for tab in tabs if not isinstance(tab.id, int)][-4:] == ["jobs", "torn", "train", "settings"]
+    shown = [tab.id for tab in tabs if not isinstance(tab.id, int)]
+    assert shown[-5:] == ["jobs", "torn", "train", "extensions", "settings"]
     (event,) = [fn.fn for fn in page.fns.values() if fn.name == "jobs"]
     assert event()[0] == f"<p>{job.state}: a red apple</p>"
     notes = [str(block.value) for block in page.blocks.values() if isinstance(block, gr.HTML)]

@@ -36,14 +36,14 @@ class Server:
 
 
 @contextmanager
-def _serving(folder: Path, models: Path) -> Iterator[Server]:
+def _serving(folder: Path, models: Path, *options: str) -> Iterator[Server]:
     """``python -m webui serve`` on a free port; killed at the end, because open streams delay a polite stop."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     outputs, log = folder / "outputs", folder / "log.txt"
     command = [sys.executable, "-m", "webui", "serve", "--no-browser", "--port", str(port)]
-    command += ["--outputs-dir", str(outputs), "--models-dir", str(models)]
+    command += ["--outputs-dir", str(outputs), "--models-dir", str(models), *options]
     with log.open("w") as writing:
         process = subprocess.Popen(command, cwd=ROOT, stdout=writing, stderr=subprocess.STDOUT)
     try:
@@ -56,8 +56,8 @@ def _serving(folder: Path, models: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def serving() -> Callable[[Path, Path], AbstractContextManager[Server]]:
-    """Starts a server of its own: ``with serving(folder, models) as server``."""
+def serving() -> Callable[..., AbstractContextManager[Server]]:
+    """Starts a server of its own: ``with serving(folder, models) as server``, perhaps with more options."""
     return _serving
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import TypeAdapter
 
 from webui import __version__
-from webui.api import cards, settings
+from webui.api import cards, extensions, settings
 from webui.api.bodies import PICTURE_BODY, read_picture
 from webui.conditioning.modules import label_of, units_of
 from webui.engine.engine import Engine
@@ -49,6 +49,7 @@ def build_router(engine: Engine) -> APIRouter:
     router = APIRouter()
     router.include_router(cards.build_router(engine))
     router.include_router(settings.build_router(engine))
+    router.include_router(extensions.build_router(engine))
 
     @router.get("/health")
     async def health() -> dict[str, str]:

@@ -40,6 +40,7 @@ from webui.engine.training_view import TrainingView, TrainingViews
 from webui.errors import (
     DEFECT,
     ExtensionCrashError,
+    InstallError,
     MetadataError,
     NotFoundError,
     OutputError,
@@ -56,6 +57,7 @@ from webui.metadata.reading import OURS, ReadBack
 from webui.metadata.recipe import Recipe, input_digests, request_of_one
 from webui.option_boxes import Box
 from webui.plugins.conduct import MAX_PROBLEMS
+from webui.plugins.install import Installer
 from webui.plugins.manager import SERVER_PACKAGES, Plugins
 from webui.prompt.styles import Styles
 from webui.request import GenerationRequest
@@ -107,6 +109,7 @@ class Engine:
         self._to_reproduce = reproduction_store(self.settings)
         self.options = open_options(self.settings, self.plugins)
         self.own_settings = own_settings(self.options, self.settings, self.plugins)
+        self.installer = Installer(self.settings.extensions_dir, self.settings.state_dir)
 
     @classmethod
     def create(
@@ -131,6 +134,7 @@ class Engine:
     def start(self) -> None:
         """Take up unfinished jobs, load the default model, and begin to work."""
         OutputFolder(self.settings.outputs_dir).clean()
+        self._clean_extensions()
         self._ledger.begin()
         for digest in self._to_reproduce.digests():
             self._drop(digest)
@@ -148,9 +152,17 @@ class Engine:
         self._background.close()
         self.executor.close()
         self._training.close()
+        self.installer.close()
         if self._thread is not None:
             self._thread.join(timeout=10)
         self.store.close()
+
+    def _clean_extensions(self) -> None:
+        """Remove what an installation that was killed left behind."""
+        try:
+            self.installer.clean_up()
+        except InstallError as error:
+            self._note_problem(str(error))
 
     def submit(self, request: GenerationRequest) -> Job:
         """Queue a request, its styles applied.  Raises RequestError when it names something that is not here."""

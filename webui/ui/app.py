@@ -49,7 +49,7 @@ def mount(app: FastAPI, engine: Engine, path: str = "/") -> FastAPI:
         page,
         path=path,
         theme=_theme(),
-        css=read_asset("page.css") + read_asset("cards.css"),
+        css="".join(map(read_asset, ("page.css", "cards.css", "extensions.css"))),
         head=f"<script>{read_asset('page.js', hints=_hints())}</script>{_ICON}",
         run_history=False,
         footer_links=[],
