@@ -91,7 +91,9 @@ def bring(source: Source, into: Path) -> Arrived:
         case Kind.GIT:
             commit = git.fetch(source.location, source.ref, into / "repository")
             git.copy_commit(into / "repository", commit, TreeWriter(tree))
-            name = urlsplit(source.location).path.rstrip("/").rpartition("/")[2].removesuffix(".git")
+            name = (
+                urlsplit(source.location).path.rstrip("/").removesuffix("/.git").rpartition("/")[2].removesuffix(".git")
+            )
             return Arrived(tree, unquote(name), commit)
         case Kind.ZIP:
             copy_zip(Path(source.location), TreeWriter(tree))
