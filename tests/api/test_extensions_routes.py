@@ -189,6 +189,24 @@ def test_only_the_owner_changes_anything(method: str, path: str, who: str, setti
     engine.store.close()
 
 
+def test_clients_of_automatic1111_see_them(settings: Settings, tmp_path: Path) -> None:
+    write(settings.extensions_dir / "off", files("off", "3.0"))
+    place = repository(tmp_path / "sky", files())
+    first = engine_of(settings)
+    plan = client_of(first).post(f"{PLACE}/plans", json={"source": str(place), "ref": "main"}).json()
+    confirm(client_of(first), plan)
+    first.installer.switch("off", on=False)
+    first.store.close()
+    engine = engine_of(settings)
+    rows = {row["name"]: row for row in client_of(engine).get("/sdapi/v1/extensions").json()}
+    assert (rows["off"]["enabled"], rows["off"]["version"], rows["off"]["remote"]) == (False, "3.0", "")
+    sky = rows["sky"]
+    assert sky["enabled"] and (sky["remote"], sky["branch"], sky["commit_hash"]) == (
+        place.as_uri(), "main", plan["commit"],
+    )  # fmt: skip
+    engine.store.close()
+
+
 def test_the_command_line_may_open_it(settings: Settings) -> None:
     write(settings.extensions_dir / "sky", files())
     shared = replace(settings, host="0.0.0.0", password="secret", insecure_extension_access=True)

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from extension_sources import commit, files, repository, write
 
+from webui.errors import InstallError, NotFoundError
 from webui.plugins.install import Installer
 from webui.plugins.listing import Listed, State, listed
+from webui.plugins.manager import Plugins
 from webui.plugins.sources import source_of
+from webui.plugins.switches import disabled_names
 from webui.plugins.tree_hash import tree_hash
 
 
@@ -63,6 +66,30 @@ def test_what_came_otherwise(installer: Installer) -> None:
     assert [(row.bundled, row.removable, row.updatable) for row in found.values()] == [
         (True, False, False), (False, True, False),
     ]  # fmt: skip
+
+
+def test_an_installed_package_with_an_entry_point(
+    installer: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = "Metadata-Version: 2.1\nName: webui-clouds\nVersion: 4.2\nSummary: Clouds\nLicense: MIT\n"
+    entry_points = "[webui]\nclouds = webui_clouds\n"
+    info = {
+        "webui_clouds-4.2.dist-info/METADATA": metadata,
+        "webui_clouds-4.2.dist-info/entry_points.txt": entry_points,
+    }
+    write(tmp_path / "site", {"webui_clouds.py": "", **info})
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    (row,) = rows(installer).values()
+    assert (row.name, row.version, row.source) == ("clouds", "4.2", "installed package webui-clouds")
+    assert (row.description, row.licence, row.removable, row.state) == ("Clouds", "MIT", False, State.ON)
+    assert [one.name for one in Plugins.load(installer.folder, packages=()).extensions] == ["clouds"]
+    installer.switch("clouds", on=False)
+    off = disabled_names(installer.state_dir)
+    assert Plugins.load(installer.folder, packages=(), disabled=off).extensions == []
+    with pytest.raises(NotFoundError):
+        installer.uninstall("clouds")
+    with pytest.raises(InstallError, match="named clouds already"):
+        installer.plan(source_of(str(write(tmp_path / "x", files("clouds")))))
 
 
 def test_the_state_between_two_starts(installer: Installer) -> None:

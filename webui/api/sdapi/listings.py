@@ -13,8 +13,11 @@ from webui.checkpoints.formats import Header, read_header
 from webui.checkpoints.library import FOLDERS, ModelEntry
 from webui.engine.engine import Engine
 from webui.errors import WebUIError
+from webui.plugins.discovery import discover
+from webui.plugins.shelf import record_of
+from webui.plugins.sources import Kind
 from webui.samplers import Sampler
-from webui.settings import Settings
+from webui.settings import LOOPBACK, Settings
 
 SAMPLER_ORDER = (
     *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
@@ -187,18 +190,22 @@ def loras(engine: Engine) -> list[dict[str, Any]]:
 
 
 def extensions(engine: Engine) -> list[dict[str, Any]]:
-    """The loaded extensions."""
+    """The extensions that are loaded, and those that are switched off."""
+    folder = engine.installer.folder
+    loaded = {one.name: one.version for one in engine.plugins.extensions}
+    off = {one.name: one.manifest.version for one in discover(folder) if one.name in engine.plugins.disabled}
+    records = {name: record_of(folder, name) for name in {**off, **loaded}}
     return [
         {
-            "name": one.name,
-            "remote": "",
-            "branch": "",
-            "commit_hash": "",
-            "version": one.version[:8],
+            "name": name,
+            "remote": record.source.location if record and record.source.kind is Kind.GIT else "",
+            "branch": record.source.ref if record else "",
+            "commit_hash": record.commit if record else "",
+            "version": ({**off, **loaded})[name][:8],
             "commit_date": 0,
-            "enabled": True,
+            "enabled": name in loaded,
         }
-        for one in engine.plugins.extensions
+        for name, record in records.items()
     ]
 
 
@@ -220,7 +227,7 @@ def cmd_flags(settings: Settings) -> dict[str, Any]:
         "no_half": settings.precision == "fp32",
         "no_half_vae": settings.precision == "fp32",
         "precision": "full" if settings.precision == "fp32" else "autocast",
-        "listen": settings.host not in ("127.0.0.1", "localhost", "::1"),
+        "listen": settings.host not in LOOPBACK,
         "server_name": settings.host,
         "port": settings.port,
         "api": True,
@@ -228,6 +235,7 @@ def cmd_flags(settings: Settings) -> dict[str, Any]:
         "api_server_stop": False,
         "api_log": False,
         "disable_all_extensions": not settings.load_extensions,
+        "enable_insecure_extension_access": settings.insecure_extension_access,
     }
 
 
