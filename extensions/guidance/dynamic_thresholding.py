@@ -9,6 +9,7 @@ that extension.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ class Options:
 def factor(mode: str, done: float, value: float) -> float:
     """What a scale above its minimum is multiplied by when ``done`` (0 to 1) of the sampling is done."""
     half, full = done * math.pi / 2, done * math.tau
-    return {
+    factors: Mapping[str, Callable[[], float]] = {
         Mode.CONSTANT: lambda: 1.0,
         Mode.LINEAR_DOWN: lambda: 1.0 - done,
         Mode.COSINE_DOWN: lambda: math.cos(half),
@@ -93,7 +94,8 @@ def factor(mode: str, done: float, value: float) -> float:
         Mode.LINEAR_REPEATING: lambda: abs(1.0 - 2.0 * ((done * value) % 1.0)),
         Mode.COSINE_REPEATING: lambda: math.cos(full * value) / 2 + 0.5,
         Mode.SAWTOOTH: lambda: (done * value) % 1.0,
-    }[Mode(mode)]()
+    }
+    return factors[mode]()
 
 
 def scheduled(scale: float, mode: str, minimum: float, done: float, value: float) -> float:
@@ -161,7 +163,7 @@ class DynamicThresholding:
 
     name = "Dynamic thresholding"
     order = 240
-    options = Options
+    options: type = Options
 
     def prepare(self, options: Options, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """A guide; nothing at all for a phi of 0 with a constant CFG scale."""

@@ -65,7 +65,8 @@ def softened(skip: Tensor, gain: float) -> Tensor:
     is_low = [(number == 0) | (number == -1) for number in numbers]
     low = is_low[0][:, None] & is_low[1][None, :]
     spectrum = torch.fft.fft2(skip.float())
-    return torch.fft.ifft2(torch.where(low, spectrum * gain, spectrum)).real.to(skip.dtype)
+    filtered: Tensor = torch.fft.ifft2(torch.where(low, spectrum * gain, spectrum)).real.to(skip.dtype)
+    return filtered
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class FreeU:
 
     name = "FreeU"
     order = 210
-    options = Options
+    options: type = Options
 
     def prepare(self, options: Options, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """A change beside the skips; nothing at all when every gain is 1."""

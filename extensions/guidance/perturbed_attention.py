@@ -62,7 +62,7 @@ class PerturbedAttention:
 
     name = "Perturbed-attention guidance"
     order = 220
-    options = Options
+    options: type = Options
 
     def prepare(self, options: Options, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """A guide; nothing at all for a scale of 0.  Raises RequestError for a model without the attention."""

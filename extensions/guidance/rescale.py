@@ -53,7 +53,7 @@ class Rescale:
 
     name = "Guidance rescale"
     order = 250
-    options = Options
+    options: type = Options
 
     def prepare(self, options: Options, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """A guide; nothing at all for a multiplier of 0."""

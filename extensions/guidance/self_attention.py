@@ -51,9 +51,10 @@ def attention_received(query: Tensor, key: Tensor, heads: int) -> Tensor:
 
     softmax(QK^T / sqrt(d)), its mean over the heads, summed over the places that look.
     """
-    q, k = (tokens.float().unflatten(2, (heads, -1)).transpose(1, 2) for tokens in (query, key))
+    q, k = (tokens.float().view(*tokens.shape[:2], heads, -1).transpose(1, 2) for tokens in (query, key))
     weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
-    return weights.mean(dim=1).sum(dim=1)
+    received: Tensor = weights.mean(dim=1).sum(dim=1)
+    return received
 
 
 def gaussian_blurred(latent: Tensor, sigma: float) -> Tensor:
@@ -128,7 +129,7 @@ class SelfAttention:
 
     name = "Self-attention guidance"
     order = 230
-    options = Options
+    options: type = Options
 
     def prepare(self, options: Options, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """A guide and a look at the middle block; nothing at all for a scale or a blur of 0.

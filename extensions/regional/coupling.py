@@ -69,7 +69,8 @@ def gathered(side: Side, attending: Attending, attend: Attend, call: NetworkCall
         attend(reading(attending, context, tokens)) * share[None, :, None]
         for context, share in zip(side.contexts(call.number), shares, strict=True)
     ]
-    return sum(parts[1:], start=parts[0])
+    total: Tensor = sum(parts[1:], start=parts[0])
+    return total
 
 
 @dataclass(frozen=True)

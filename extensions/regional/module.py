@@ -51,7 +51,7 @@ class Regional:
     name = "Regional"
     label = "Regional prompts"
     order = 100
-    options = Options
+    options: type = Options
 
     def prepare(self, options: Options, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """The texts of both prompts, coupled.  Raises RequestError when texts and regions do not fit each other."""
@@ -96,7 +96,8 @@ class Regional:
             )
         places = grid.masks(grid.parse(options.ratios, options.mode), options.mode, PREVIEW_SIDE, PREVIEW_SIDE)
         colours = np.array([painting.colour(region) for region in range(len(places))], np.float32)
-        return np.einsum("rhw,rc->hwc", places, colours).round().astype(np.uint8)
+        shown: Pixels = np.einsum("rhw,rc->hwc", places, colours).round().astype(np.uint8)
+        return shown
 
     def _places(
         self, options: Options, texts: prompts.Texts, request: GenerationRequest, pictures: Pictures

@@ -26,7 +26,7 @@ def hue(region: int) -> float:
     if region == 0:
         return 0.0
     level = region.bit_length() - 1
-    return (2 * (region - 2**level) + 1) * 180 / 2**level
+    return (2 * (region - (1 << level)) + 1) * 180 / (1 << level)
 
 
 def colour(region: int) -> tuple[int, int, int]:
