@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from webui.diffusion.schedules import Schedule
     from webui.faces import FaceRestorer
     from webui.families import ModelFamily
+    from webui.metadata.fields import InfotextField
     from webui.plugins.own_settings import CliOptions, OwnSettings, SettingsSection
     from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
@@ -113,6 +114,15 @@ class Hooks:
         """Return kinds of training: each says which tensors learn, what the loss of a batch is, what file comes out.
 
         Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_infotext_fields(self) -> Sequence[InfotextField]:
+        """Return keys of the picture's ``parameters`` text, each with the field of the request that it stands for.
+
+        Server and worker, once at start.  Raising registers nothing; a value that cannot be read changes nothing and is
+        listed.
         """
         raise NotImplementedError
 

@@ -308,6 +308,18 @@ def test_hook_register_training_kinds(app: App, tmp_path: Path) -> None:
     assert changed and all(name.endswith(".bias") for name in changed)
 
 
+def test_hook_register_infotext_fields(app: App, plain_pixels: Pixels) -> None:
+    install(app, "register_infotext_fields")
+    done = app.make(comma_backtrack=7)
+    assert "Comma search: 7" in done.parameters and "Guidance" not in done.parameters
+    assert "Comma search" not in app.make().parameters, "at its default"
+    assert app.engine.read_parameters(done.parameters).request.comma_backtrack == 7
+    text = "a cat\nSteps: 5, Sampler: Euler, Guidance: 9.5, Comma search: many, Seed: 3, Size: 64x64"
+    back = app.engine.read_parameters(text)
+    assert (back.request.sampling.cfg_scale, back.request.comma_backtrack) == (9.5, 20)
+    assert back.unmapped == ("Comma search: many",)
+
+
 def test_hook_register_settings(app: App, tmp_path: Path) -> None:
     install(app, "register_settings")
     (tmp_path / "copies").mkdir()

@@ -16,6 +16,7 @@ from webui.metadata.foreign import Told
 from webui.metadata.reading import Known, ReadBack, to_request
 from webui.metadata.writing import Walk
 from webui.plugins.manager import Plugins
+from webui.plugins.own_fields import registered_fields
 from webui.prompt.comments import without_comments
 from webui.prompt.extra_networks import extract
 from webui.prompt.styles import Styles
@@ -169,7 +170,12 @@ def read_back(told: Told, plugins: Plugins, library: Library | None = None) -> R
     def modules(fields: dict[str, str]) -> tuple[list[ModuleUse], list[str]]:
         return module_texts.read(fields, plugins.conditioning_modules, plugins.ask_module)
 
-    known = Known(split_sampler=split_sampler, default_schedule=default_schedule, modules=modules)
+    known = Known(
+        split_sampler=split_sampler,
+        default_schedule=default_schedule,
+        modules=modules,
+        fields=registered_fields(plugins),
+    )
     if library is not None:
         known = replace(known, lora_named=library.lora_named)
     back = to_request(parsed, GenerationRequest(), known)

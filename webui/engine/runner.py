@@ -54,6 +54,7 @@ from webui.pipeline.moments import Decoding, Enlarging, Made, Moment, Stepped
 from webui.pipeline.run import run_group
 from webui.plugins.call_record import CallRecord
 from webui.plugins.manager import Plugins
+from webui.plugins.own_fields import registered_fields
 from webui.plugins.own_settings import OwnSettings
 from webui.prompt.dynamic import with_choices
 from webui.prompt.styles import Styles
@@ -464,6 +465,7 @@ class Runner:
             embedding_hashes=extras.embedding_hashes,
             padded=prepared.setup.pads or (prepared.second is not None and prepared.second.setup.pads),
             modules=module_texts.pairs(request.modules, self.plugins.conditioning_modules, self.plugins.ask_module),
+            fields=registered_fields(self.plugins),
             extra={**picture.infotext_extra, **self.plugins.pairs("write_infotext", request=request)},
         )
         return writing.write(uncommented(request), facts)

@@ -82,9 +82,7 @@ PLAIN = (
     Plain("NGMS all steps", "sampling.guidance.min_sigma_all", flag),
     Plain("Pad conds", "sampling.guidance.pad", flag),
     Plain("Pad conds v0", "sampling.guidance.pad_v0", flag),
-    Plain("CFG rescale", "sampling.guidance.rescale", float),
 )
-"""CFG rescale is a word of ours: AUTOMATIC1111 has no such option."""
 
 OTHER_SPELLINGS = {
     "Beta scheduler alpha": "Beta schedule alpha",

@@ -16,6 +16,7 @@ from typing import Any
 from webui.diffusion.schedules import AUTOMATIC
 from webui.errors import RequestError
 from webui.metadata import keys
+from webui.metadata.fields import BUILT_IN, InfotextField
 from webui.metadata.infotext import EMBEDDING_HASHES, LORA_HASHES, Infotext
 from webui.metadata.keys import HIRES_KEYS, changed
 from webui.metadata.versions import (
@@ -64,7 +65,7 @@ class Known:
     schedule that "Automatic" means for a sampler (None: the uniform one).  ``lora_named`` gives the name here of the
     LoRA that a text calls by a name and with a hash.  ``old_behaviour``: the text's version asks for the behaviour of
     its time.  ``modules`` takes out of the pairs that mean nothing else those of conditioning modules: their uses, and
-    what was not understood.
+    what was not understood.  ``fields`` are further keys that stand for one field each.
     """
 
     split_sampler: SplitSampler = lambda name: (name, AUTOMATIC)
@@ -72,6 +73,7 @@ class Known:
     lora_named: Callable[[str, str], str] = lambda name, short_hash: name
     old_behaviour: bool = True
     modules: Callable[[dict[str, str]], tuple[Sequence[ModuleUse], Sequence[str]]] = lambda fields: ((), ())
+    fields: Sequence[InfotextField] = BUILT_IN
 
 
 NOTHING_KNOWN = Known()
@@ -117,6 +119,8 @@ def to_request(infotext: Infotext, base: GenerationRequest, known: Known = NOTHI
         _behave_as(version, reader)
     program = _program(infotext.fields.get("Version", ""), version)
     _forget_what_says_nothing(reader)
+    for one in known.fields:
+        reader.take_path(one.key, one.path, one.read)
     uses, refused = known.modules(reader.fields)
     reader.request = replace(reader.request, modules=tuple(uses))
     reader.refused += [item if len(item) <= 240 else f"{item[:239]}…" for item in refused]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from webui import __version__
 from webui.diffusion.schedules import AUTOMATIC
+from webui.metadata import fields as own_fields
 from webui.metadata.infotext import EMBEDDING_HASHES, LORA_HASHES, SHORT_HASH, layout
 from webui.metadata.module_texts import CLASH, as_key
 from webui.request import (
@@ -80,7 +81,7 @@ class InfotextFacts:
     the file that stands in for the checkpoint's own VAE.  ``lora_hashes`` and ``embedding_hashes`` are the short
     hashes of the files that the prompts name, by name; ``titles`` what stands for other checkpoints ("name [hash]") by
     the request's name.  ``padded``: the contexts had different lengths.  ``modules``
-    are the pairs of conditioning modules (``module_texts``), ``extra`` those from hooks.
+    are the pairs of conditioning modules (``module_texts``), ``extra`` those from hooks, ``fields`` further keys.
     """
 
     model_name: str
@@ -97,6 +98,7 @@ class InfotextFacts:
     titles: Mapping[str, str] = field(default_factory=dict)
     padded: bool = True
     modules: Mapping[str, str] = field(default_factory=dict)
+    fields: Sequence[own_fields.InfotextField] = own_fields.BUILT_IN
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -133,6 +135,9 @@ def pairs(request: GenerationRequest, facts: InfotextFacts) -> Pairs:
         | _refiner(request, facts)
         | _own(request, facts)
     )
+    for key, value in own_fields.pairs(request, facts.fields):
+        if value:
+            result.setdefault(as_key(key), value)
     for key, value in facts.modules.items():
         result[key if key not in result else key + CLASH] = value
     for key, value in facts.extra.items():
@@ -362,8 +367,6 @@ def _own(request: GenerationRequest, facts: InfotextFacts) -> Pairs:
         found["Template"] = request.template.prompt
         if request.template.negative_prompt:
             found["Negative Template"] = request.template.negative_prompt
-    if request.sampling.guidance.rescale:
-        found["CFG rescale"] = _number(request.sampling.guidance.rescale)
     return found
 
 

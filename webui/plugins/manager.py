@@ -69,13 +69,20 @@ DROP_IN_PACKAGES = (
     "webui.faces",
     "webui.training.kinds",
 )
-BUILT_IN_MODULES = ("webui.diffusion.schedules", "webui.server_flags", "webui.ui.gallery_settings")
+BUILT_IN_MODULES = (
+    "webui.diffusion.schedules",
+    "webui.server_flags",
+    "webui.ui.gallery_settings",
+    "webui.metadata.fields",
+)
 TAB_PACKAGE = "webui.ui.tabs"
 ROUTES_PACKAGE = "webui.api.routers"
 SERVER_PACKAGES = (*DROP_IN_PACKAGES, ROUTES_PACKAGE, TAB_PACKAGE, "webui.ui.panels")
 SERVER_HOOKS = frozenset({"register_ui_tabs", "register_ui_panels", "register_api_routes"})
 """Registrations that are wanted in the server process alone."""
-BUILT_IN_FIRST = frozenset({"register_api_routes", "register_settings", "register_cli_options"})
+BUILT_IN_FIRST = frozenset(
+    {"register_api_routes", "register_settings", "register_cli_options", "register_infotext_fields"}
+)
 """Registrations in which an extension can take nothing from a built-in part, not even with ``tryfirst``."""
 EXTENSION_PACKAGE = "webui_extensions"
 """Prefix of the module names under which extensions are imported."""
@@ -94,6 +101,7 @@ PARTS = {
     "register_ui_tabs": ("id", "label", "order", "build"),
     "register_settings": ("name", "label", "options", "guarded"),
     "register_cli_options": ("name", "label", "options"),
+    "register_infotext_fields": ("key", "path", "read", "write"),
     "register_ui_panels": ("id", "label", "tabs", "order", "build"),
     "register_api_routes": ("prefix", "build"),
 }
