@@ -42,15 +42,14 @@ def _section(context: PageContext, section: SettingsSection) -> list[Any]:
     options = context.engine.options
     shown = boxes(section.options)
     now = options.settings_of(section.name)
-    with gr.Group(elem_id=f"settings_{section.name}", elem_classes=["settings-section"]):
-        gr.HTML(f"<h2>{_escaped(section.label)}</h2>")
+    with gr.Accordion(section.label, open=True, elem_id=f"settings_{section.name}"):
         with gr.Column(min_width=200):
             fields = [_component(section, box, getattr(now, box.name)) for box in shown]
         with gr.Row():
             apply = gr.Button(
-                "Apply", variant="primary", size="sm", elem_id=f"settings_{section.name}_apply", min_width=80
+                "Apply", variant="primary", size="sm", elem_id=f"settings_{section.name}_apply", min_width=120, scale=0
             )
-            reset = gr.Button("Reset", size="sm", elem_id=f"settings_{section.name}_reset", min_width=80)
+            reset = gr.Button("Reset", size="sm", elem_id=f"settings_{section.name}_reset", min_width=120, scale=0)
     outputs = list(fields)
     connect(apply.click, _applier(options, section, shown), fields, outputs, context.notice)
     connect(reset.click, _resetter(options, section, shown), None, outputs, context.notice)
@@ -108,9 +107,3 @@ def plain(box: Box, value: Any) -> Any:
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         raise RequestError(f"{box.label} is empty; type a number.")
     return int(value) if isinstance(box.default, int) and value == int(value) else value
-
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text)
