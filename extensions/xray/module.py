@@ -20,10 +20,14 @@ DECODERS = (VAE, QUICK)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """``frames`` of the way are kept as pictures; ``decoder`` makes them of latents: the VAE, or one matrix."""
+    """``frames`` of the way are kept as pictures; ``decoder`` makes them of latents: the VAE, or one matrix.
+
+    ``source`` is the digest of the pixels that are made again, for the tab to compare.
+    """
 
     frames: int = option(8, "X-ray pictures", low=2, high=MOST_FRAMES, step=1)
     decoder: str = option(VAE, "X-ray decoder", choices=DECODERS)
+    source: str = option("", "X-ray of", shown=False)
 
 
 class XRay:
