@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from threading import Event
@@ -355,8 +355,9 @@ def _generate(parsed: argparse.Namespace) -> int:
     from webui.engine.executor import Control
 
     save, suffix = _target(parsed.out, request.pictures)
-    for path in runner.generate(request, _Progress(sys.stderr), Control(), save=save, suffix=suffix):
-        print(path, flush=True)
+    with closing(runner):
+        for path in runner.generate(request, _Progress(sys.stderr), Control(), save=save, suffix=suffix):
+            print(path, flush=True)
     return 0
 
 

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from webui.api.extending import ApiRoutes
     from webui.conditioning import ConditioningModule
+    from webui.diffusion.guidance import Guiding, NetworkCall
     from webui.diffusion.schedules import Schedule
     from webui.faces import FaceRestorer
     from webui.families import ModelFamily
     from webui.metadata.fields import InfotextField
+    from webui.pipeline.moments import Stepped
     from webui.plugins.own_settings import CliOptions, OwnSettings, SettingsSection
     from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
@@ -188,6 +192,110 @@ class Hooks:
         """
 
     @hookspec
+    def rewrite_prompt(self, prompt: str, negative: bool, request: GenerationRequest) -> str | None:
+        """Return a new prompt, or None to leave it.
+
+        Asked for the prompt and, with ``negative``, for the negative one, after ``rewrite_request``; what comes back is
+        recorded as the request's own.  Worker, once a job for each of the two.  Raising, or returning anything else,
+        leaves the prompt as it is.
+        """
+
+    @hookspec
+    def before_batch(self, request: GenerationRequest, indices: Sequence[int]) -> None:
+        """Tell that the pictures ``indices`` of a job are about to be made together.
+
+        Worker, once for each such group.  Raising is reported and changes nothing.
+        """
+
+    @hookspec
+    def rewrite_noise(self, noise: Tensor, request: GenerationRequest, indices: Sequence[int]) -> Tensor | None:
+        """Return new initial noise, or None to leave it.
+
+        ``noise`` is (B, C, h, w) of unit variance, row j for picture ``indices[j]``; return a tensor of the same shape
+        and dtype.  Worker, once a pass of each batch.  Raising, or returning anything else, leaves the noise as it is.
+        """
+
+    @hookspec
+    def rewrite_start(
+        self, latent: Tensor, sigmas: Sequence[float], request: GenerationRequest, indices: Sequence[int]
+    ) -> Tensor | None:
+        """Return the noisy latent that sampling begins with, or None to leave it.
+
+        ``latent`` is (B, C, h, w) under noise of deviation ``sigmas[0]``; ``sigmas`` are all levels of the walk.
+        Worker, once a pass of each batch, before its first step.  Raising, or returning anything else, leaves the
+        latent as it is.
+        """
+
+    @hookspec
+    def rewrite_call(self, call: NetworkCall, request: GenerationRequest) -> NetworkCall | None:
+        """Return another question to the network, or None to leave it.
+
+        ``call`` holds the scaled latents, the timestep, the contexts and which rows have the prompt; never change its
+        tensors in place.  Worker, once each call of the UNet.  Raising, or returning anything else, leaves the call as
+        it is.
+        """
+
+    @hookspec
+    def rewrite_guided(self, guiding: Guiding, request: GenerationRequest) -> Tensor | None:
+        """Return what is made of the answers with and without the prompt, or None to leave it.
+
+        ``guiding`` has both answers, the CFG scale and what was made of them so far, all (B, C, h, w) clean latents.
+        Worker, once each call of the denoiser.  Raising, or returning anything else, leaves the result as it is.
+        """
+
+    @hookspec
+    def rewrite_denoised(self, denoised: Tensor, sigma: float, request: GenerationRequest) -> Tensor | None:
+        """Return a new clean latent, or None to leave it.
+
+        ``denoised`` (B, C, h, w) is what the guided model sees at noise level ``sigma``, before the sampler goes on
+        from it.  Worker, once each call of the denoiser.  Raising, or returning anything else, leaves it as it is.
+        """
+
+    @hookspec
+    def rewrite_blend(
+        self, blended: Tensor, original: Tensor, mask: Tensor, level: float, request: GenerationRequest
+    ) -> Tensor | None:
+        """Return how a masked latent is put together, or None to leave it.
+
+        ``blended`` (B, C, h, w) was made of the new latent where ``mask`` (1, 1, h, w) is 1 and of ``original`` where
+        it is 0; ``level`` is the noise level, a timestep for samplers on timesteps.  Worker, once each call of the
+        denoiser in inpainting.  Raising, or returning anything else, leaves it as it is.
+        """
+
+    @hookspec
+    def step_done(self, step: Stepped, request: GenerationRequest) -> None:
+        """Tell that a sampling step is done.
+
+        ``step`` has the pictures' indices, the step's number, how many there are, and the clean latent (B, C, h, w).
+        Worker, once a step of each batch.  Raising is reported and changes nothing.
+        """
+
+    @hookspec
+    def rewrite_second_start(self, latent: Tensor, request: GenerationRequest, indices: Sequence[int]) -> Tensor | None:
+        """Return the enlarged latent that the second pass begins with, or None to leave it.
+
+        ``latent`` (B, C, h, w) is clean; ``request`` is that of the second pass.  Worker, once a batch with a second
+        pass.  Raising, or returning anything else, leaves it as it is.
+        """
+
+    @hookspec
+    def rewrite_latent(self, latent: Tensor, request: GenerationRequest, index: int) -> Tensor | None:
+        """Return a new finished latent, or None to leave it.
+
+        ``latent`` (1, C, h, w) is about to be decoded.  Worker, once a picture.  Raising, or returning anything else,
+        leaves it as it is.
+        """
+
+    @hookspec
+    def rewrite_decoded(self, pixels: Pixels, request: GenerationRequest, index: int) -> Pixels | None:
+        """Return new pixels of a picture that was just decoded, or None to leave it.
+
+        ``pixels`` is (H, W, 3) uint8, read-only, as the VAE made it: before faces are restored, colours corrected and
+        what lies outside a mask is pasted back; the size must stay.  Worker, once a picture.  Raising, or returning
+        anything else, leaves it as it is.
+        """
+
+    @hookspec
     def rewrite_picture(self, pixels: Pixels, request: GenerationRequest, index: int) -> Pixels | None:
         """Return new pixels for a finished picture, or None to leave it.
 
@@ -197,11 +305,58 @@ class Hooks:
         """
 
     @hookspec
+    def after_batch(self, request: GenerationRequest, indices: Sequence[int]) -> None:
+        """Tell that the pictures ``indices`` of a job are made.
+
+        Worker, once for each group that ``before_batch`` announced and that was not interrupted or skipped.  Raising is
+        reported and changes nothing.
+        """
+
+    @hookspec
+    def before_save(self, pixels: Pixels, infotext: str, request: GenerationRequest, index: int) -> None:
+        """Tell that a picture is about to be saved.
+
+        ``pixels`` is (H, W, 3) uint8 and read-only, ``infotext`` its ``parameters`` text.  Worker, once a picture.
+        Raising is reported, and the picture is saved.
+        """
+
+    @hookspec
+    def after_save(self, path: str, infotext: str, request: GenerationRequest, index: int) -> None:
+        """Tell that a picture is saved.
+
+        ``path`` is its file, already complete on the disk.  Worker, once a picture.  Raising is reported and changes
+        nothing.
+        """
+
+    @hookspec
+    def rewrite_grid(self, pixels: Pixels, request: GenerationRequest) -> Pixels | None:
+        """Return a new overview of a script's pictures, or None to leave it.
+
+        ``pixels`` is (H, W, 3) uint8 and read-only; return an array of the same kind, of any height and width.
+        Worker, once a sheet of a scripted job.  Raising, or returning anything else, leaves it as it is.
+        """
+
+    @hookspec
     def after_job(self, request: GenerationRequest, paths: Sequence[str], settings: OwnSettings) -> None:
         """Tell that a job is done.
 
         ``paths`` are the files it wrote, in order, ``settings`` those of plugins as the job began.  Worker, once a job
         that came to its end or was interrupted, not one that failed.  Raising is reported and changes nothing.
+        """
+
+    @hookspec
+    def progress(self, phase: str, step: int, steps: int, request: GenerationRequest) -> None:
+        """Tell how far a job is.
+
+        ``phase`` is what is done now, such as ``sampling``; ``step`` of ``steps`` counts over the whole job.  Worker,
+        once for each change that the page is told of.  Raising is reported and changes nothing.
+        """
+
+    @hookspec
+    def shutdown(self) -> None:
+        """Tell that the program ends.
+
+        Worker and server, once each, when they end orderly.  Raising is reported and changes nothing.
         """
 
     @hookspec

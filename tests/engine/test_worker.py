@@ -203,3 +203,16 @@ def test_a_message_that_is_cut_off_is_the_end(cut: int) -> None:
     os.close(writing)
     with os.fdopen(reading, "rb") as inward:
         assert Wire(inward).receive() is None  # type: ignore[arg-type]
+
+
+def test_a_worker_that_is_closed_tells_its_extensions(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    told = tmp_path / "told"
+    settings = replace(tiny_settings(tmp_path, tiny_checkpoint), extensions_dir=tmp_path / "extensions")
+    settings.extensions_dir.mkdir()
+    code = f"from webui.hooks import hookimpl\n@hookimpl\ndef shutdown():\n    open({str(told)!r}, 'w').close()\n"
+    (settings.extensions_dir / "last.py").write_text(code)
+    worker = WorkerProcess(settings)
+    wait_for(lambda: worker.status() == "ready")
+    assert not told.exists()
+    worker.close()
+    assert told.exists()

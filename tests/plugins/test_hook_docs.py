@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -416,6 +417,193 @@ def test_hook_rewrite_picture(app: App, plain_pixels: Pixels) -> None:
     (output,) = [report.data for report in done.reports if report.kind == "picture"]
     assert (output["width"], output["height"]) == (80, 80)
     assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT
+
+
+NEEDS: dict[str, dict[str, Any]] = {
+    "rewrite_second_start": {"second_pass": {"upscaler": "Latent", "scale": 2.0, "denoising_strength": 0.7}},
+}
+"""What a request needs for a hook to be called."""
+
+
+def plain(app: App, **needs: Any) -> Pixels:
+    """The picture of a request without the extension that ``app`` has."""
+    folder = app.settings.extensions_dir.parent / "without"
+    folder.mkdir()
+    return App(folder, app.settings.models_dir).make(**needs).pixels
+
+
+@pytest.mark.parametrize(
+    "hook",
+    ["noise", "start", "call", "guided", "denoised", "second_start", "latent", "decoded"],
+)
+def test_a_moment_changes_the_picture_and_is_in_its_recipe(app: App, hook: str) -> None:
+    name = f"rewrite_{hook}"
+    install(app, name)
+    needs = NEEDS.get(name, {})
+    done = app.make(**needs)
+    assert app.runner.plugins.problems == []
+    assert not np.array_equal(done.pixels, plain(app, **needs))
+    assert [plugin.name for plugin in done.recipe.plugins] == [name]
+    assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT
+
+
+RESULTS = {
+    "rewrite_noise": "noise[:1, :, :2]",
+    "rewrite_start": "latent.double()",
+    "rewrite_call": "call.x",
+    "rewrite_guided": "7",
+    "rewrite_denoised": "denoised[0]",
+    "rewrite_latent": "latent.numpy()",
+    "rewrite_decoded": "pixels[:8]",
+}
+
+
+@pytest.mark.parametrize("hook", RESULTS)
+@pytest.mark.parametrize("body", ["return {}", "raise KeyError('oops')"])
+def test_a_moment_that_fails_changes_nothing_and_is_named(app: App, hook: str, body: str) -> None:
+    arguments = [one.arg for one in HOOKS[hook].args.args[1:]]
+    lines = ["from webui.hooks import hookimpl", "@hookimpl", f"def {hook}({', '.join(arguments)}):"]
+    app.install("broken.py", "\n".join([*lines, f"    {body.format(RESULTS[hook])}"]))
+    done = app.make()
+    assert np.array_equal(done.pixels, plain(app))
+    assert any("extension broken" in problem and hook in problem for problem in app.runner.plugins.problems)
+
+
+def test_what_a_moment_changes_in_place_is_not_seen(app: App) -> None:
+    code = "from webui.hooks import hookimpl\n@hookimpl\ndef rewrite_denoised(denoised):\n    denoised.zero_()\n"
+    app.install("careless.py", code)
+    assert np.array_equal(app.make().pixels, plain(app)) and app.runner.plugins.problems == []
+
+
+def lines_of(name: str) -> list[str]:
+    return Path(name).read_text().splitlines()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, in which the examples write."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_hook_rewrite_prompt(app: App) -> None:
+    install(app, "rewrite_prompt")
+    done = app.make(prompt="pic of a cat", negative_prompt="red")
+    assert done.parameters.startswith("picture of a cat\nNegative prompt: red, blurry\n")
+    assert [r.data["prompt"] for r in done.reports if r.kind == "request"] == ["picture of a cat"]
+    assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT
+
+
+def test_hook_before_batch(app: App, here: Path) -> None:
+    install(app, "before_batch")
+    app.make(batch_count=2)
+    assert lines_of("batches.txt") == ["begun: [0]", "begun: [1]"]
+
+
+def test_hook_after_batch(app: App, here: Path) -> None:
+    install(app, "after_batch")
+    app.make(batch_count=2)
+    assert lines_of("batches.txt") == ["made: [0]", "made: [1]"]
+
+
+def test_hook_rewrite_noise(app: App) -> None:
+    install(app, "rewrite_noise")
+    mirrored, plain_one = app.make().pixels, plain(app)
+    same = app.make(sampling={"sampler": "Euler", "steps": 2, "cfg_scale": 3.0}).pixels
+    assert np.array_equal(mirrored, same) and not np.array_equal(mirrored, plain_one)
+
+
+def test_hook_rewrite_start(app: App) -> None:
+    install(app, "rewrite_start")
+    assert not np.array_equal(app.make().pixels, plain(app))
+
+
+def test_hook_rewrite_call(app: App) -> None:
+    install(app, "rewrite_call")
+    assert not np.array_equal(app.make().pixels, plain(app))
+
+
+def test_hook_rewrite_guided(app: App) -> None:
+    install(app, "rewrite_guided")
+    one_step = {"sampling": {"sampler": "Euler", "steps": 1, "cfg_scale": 3.0}}
+    at_scale_one = {"sampling": {"sampler": "Euler", "steps": 1, "cfg_scale": 1.0}}
+    first, prompt_alone = app.make(**one_step).pixels, app.make(**at_scale_one).pixels
+    assert np.abs(first.astype(int) - prompt_alone).max() <= 1, "the first call has no guidance"
+
+
+def test_hook_rewrite_denoised(app: App) -> None:
+    install(app, "rewrite_denoised")
+    assert not np.array_equal(app.make().pixels, plain(app))
+
+
+def test_hook_rewrite_blend(app: App) -> None:
+    install(app, "rewrite_blend")
+    picture = np.zeros((64, 64, 3), np.uint8)
+    digest = app.runner.inputs.put(encode_png(picture + 90))
+    mask = app.runner.inputs.put(encode_png(np.full_like(picture, 255)))
+    needs = {"start": {"image": digest, "mask": {"image": mask, "blur": 0}}}
+    changed = app.make(**needs)
+    assert [plugin.name for plugin in changed.recipe.plugins] == ["rewrite_blend"]
+    assert app.runner.plugins.problems == []
+    assert app.reproduce(changed.file).outcome is Outcome.BIT_EXACT
+
+
+def test_hook_step_done(app: App, here: Path) -> None:
+    install(app, "step_done")
+    app.make()
+    assert [line.split(":")[0] for line in lines_of("steps.txt")] == ["1 of 2", "2 of 2"]
+
+
+def test_hook_rewrite_second_start(app: App) -> None:
+    install(app, "rewrite_second_start")
+    assert app.make(**NEEDS["rewrite_second_start"]).pixels.shape == (128, 128, 3)
+    assert app.runner.plugins.problems == []
+
+
+def test_hook_rewrite_latent(app: App) -> None:
+    install(app, "rewrite_latent")
+    assert not np.array_equal(app.make().pixels, plain(app))
+
+
+def test_hook_rewrite_decoded(app: App, plain_pixels: Pixels) -> None:
+    install(app, "rewrite_decoded")
+    assert np.array_equal(app.make().pixels, 255 - plain_pixels)
+
+
+def test_hook_before_save(app: App, here: Path, plain_pixels: Pixels) -> None:
+    install(app, "before_save")
+    app.make()
+    assert lines_of("brightness.txt") == [f"0: {plain_pixels.mean():.1f} a red apple"]
+
+
+def test_hook_after_save(app: App, here: Path) -> None:
+    install(app, "after_save")
+    done = app.make()
+    assert (here / "copies" / done.file.name).read_bytes() == done.file.read_bytes()
+
+
+def test_hook_rewrite_grid(app: App) -> None:
+    install(app, "rewrite_grid")
+    done = app.make(prompt="a|b", script={"name": "Prompt matrix", "options": {}})
+    (sheet,) = [report.data for report in done.reports if report.kind == "picture" and report.data["index"] < 0]
+    pixels = read_pixels((done.folder / sheet["path"]).read_bytes())
+    assert (pixels[:4] == 0).all() and (pixels[:, -4:] == 0).all() and pixels[4:-4, 4:-4].any()
+    assert (sheet["width"], sheet["height"]) == (pixels.shape[1], pixels.shape[0])
+
+
+def test_hook_progress(app: App, here: Path) -> None:
+    install(app, "progress")
+    app.make()
+    assert Path("progress.txt").read_text() == "saving 2/2"
+
+
+def test_hook_shutdown(app: App, here: Path) -> None:
+    install(app, "shutdown")
+    app.runner.close()
+    assert Path("ended.txt").read_text() == "orderly"
+    Path("ended.txt").unlink()
+    app.engine.close()
+    assert Path("ended.txt").read_text() == "orderly"
 
 
 def test_hook_after_job(app: App) -> None:

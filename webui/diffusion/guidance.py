@@ -8,7 +8,7 @@ weight deltas) from the contributions active at the call's noise level.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -71,7 +71,8 @@ class Guiding:
     """What is known when the answers of one call become one clean latent; all latents are (B, C, h, w).
 
     ``x`` is the noisy latent whose noise has deviation ``sigma``; ``cond`` and ``uncond`` are the clean latents seen in
-    it with and without the prompt, and ``guided`` is what has been made of them so far.  ``call`` counts the calls of
+    it with and without the prompt, and ``guided`` is what has been made of them so far; where the prompt alone was
+    asked (a scale of 1, NGMS, skip early), ``uncond`` is ``cond``.  ``call`` counts the calls of
     the walk from 0, of ``calls`` that are expected.  ``ask(x, sigma, conditional, openings)`` asks the network once
     more, with the prompt's context or the negative prompt's and with openings of its own: a clean latent.
     """
@@ -86,6 +87,10 @@ class Guiding:
     calls: int
     prediction: Prediction
     ask: Callable[[Tensor, float, bool, Openings], Tensor]
+
+    def after(self, guided: Tensor) -> Guiding:
+        """The same once ``guided`` was made of it."""
+        return replace(self, guided=guided)
 
 
 Guide = Callable[[Guiding], Tensor]

@@ -155,6 +155,7 @@ class Engine:
         self.installer.close()
         if self._thread is not None:
             self._thread.join(timeout=10)
+        self.plugins.shutdown()
         self.store.close()
 
     def _clean_extensions(self) -> None:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
@@ -39,6 +40,8 @@ OVER_S = 5.0
 """So long a new worker waits for what the one before it left behind to be read."""
 STOPPING_S = 20.0
 """So long the server waits for a training to write its checkpoint when it stops."""
+ENDING_S = 2.0
+"""So long a worker whose pipe was closed may take to end by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,8 +272,13 @@ class WorkerProcess:
         with self._lock:
             self._closed = True
             life = self._life
-        life.process.kill()
-        life.process.wait()
+        with suppress(OSError):
+            life.wire.close()  # the worker ends by itself then, and may tell its plugins
+        try:
+            life.process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            life.process.kill()
+            life.process.wait()
         life.record.drop()
 
     def _send(self, message: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from webui.engine.extra_files import ExtraFiles, extra_files
 from webui.engine.job_files import JobFiles, Recorded
 from webui.engine.models import LoadedModels
 from webui.engine.picture_tools import PictureTools
+from webui.engine.steering import steering
 from webui.model import Model
 from webui.networks.seamless import seamless
 from webui.pipeline.denoising import Setup, calls, prepare, prompt_encoder
@@ -114,4 +115,4 @@ class Preparation:
             embeddings,
             timeline,
         )
-        return setup, extras
+        return replace(setup, steering=steering(self.plugins, request)), extras

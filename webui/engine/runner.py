@@ -110,6 +110,10 @@ class Runner:
         except WebUIError as error:
             log.warning("%s", error)
 
+    def close(self) -> None:
+        """Tell the plugins that the process ends."""
+        self.plugins.shutdown()
+
     def run(self, order: Order, tell: Tell, control: Control) -> None:
         """Compute an order; tells how it ends and never raises for a job's own failure."""
         try:
@@ -182,6 +186,7 @@ class Runner:
             yield from run.run(made or {}, save, suffix)
             return
         clock = Clock(request.pictures, len(done))
+        tell = self._heard(tell, request)
         tell(Report("progress", asdict(clock.phase("preparing"))))
         request = self._rewritten(self._resolved(request))
         clock.pictures = request.pictures
@@ -281,8 +286,11 @@ class Runner:
         for group in _groups(request, wanted, prepared.setup.model.compute):
             if control.interrupted.is_set():
                 return
+            self.plugins.tell("before_batch", request=request, indices=group)
             with torch.inference_mode(), self.plugins.blaming():
                 pictures = self._group(request, prepared, group, made, previews, control)
+            if pictures:
+                self.plugins.tell("after_batch", request=request, indices=group)
             made += len(group)
             yield from pictures
 
@@ -304,6 +312,8 @@ class Runner:
                 continue  # a finished picture is kept, whatever was wished meanwhile
             if control.interrupted.is_set() or control.skipped.is_set():
                 break
+            if isinstance(moment, Stepped):
+                self.plugins.tell("step_done", step=moment, request=request)
             self._tell_moment(moment, made, previews)
         return pictures
 
@@ -318,6 +328,19 @@ class Runner:
             index=picture.index,
         )
         return replace(picture, pixels=pixels)
+
+    def _heard(self, tell: Tell, request: GenerationRequest) -> Tell:
+        """``tell``, with the plugins hearing of the progress, too."""
+        if not self.plugins.has("progress"):
+            return tell
+
+        def both(report: Report) -> None:
+            tell(report)
+            if report.kind == "progress":
+                seen = {name: report.data[name] for name in ("phase", "step", "steps")}
+                self.plugins.tell("progress", **seen, request=request)
+
+        return both
 
     def _tell_moment(self, moment: Moment, made: int, previews: Previews) -> None:
         if isinstance(moment, Stepped):
@@ -382,6 +405,11 @@ class Runner:
         rewritten: GenerationRequest = self.plugins.rewrite(
             "rewrite_request", "request", request, check=lambda wanted: resolve(wanted, self.plugins, self.library)
         )
+        for field, negative in (("prompt", False), ("negative_prompt", True)):
+            prompt = self.plugins.rewrite(
+                "rewrite_prompt", "prompt", getattr(rewritten, field), negative=negative, request=rewritten
+            )
+            rewritten = replace(rewritten, **{field: prompt})
         return resolve(rewritten, self.plugins, self.library) if rewritten != request else request
 
     def _resolved(self, request: GenerationRequest) -> GenerationRequest:
@@ -428,6 +456,8 @@ class Runner:
         )
         text = self._infotext(picture, request, prepared)
         data = encode_picture(picture.pixels, suffix, {"parameters": text, "recipe": recipe.to_json()})
+        told = {"infotext": text, "request": request, "index": picture.index}
+        self.plugins.tell("before_save", pixels=picture.pixels, **told)
         if save is not None:
             path = save(data, picture, kind)
         else:
@@ -444,6 +474,7 @@ class Runner:
             height=height,
             infotext=text,
         )
+        self.plugins.tell("after_save", path=str(path), **told)
         return output, path
 
     def _infotext(self, picture: MadePicture, request: GenerationRequest, prepared: Prepared) -> str:

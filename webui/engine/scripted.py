@@ -148,7 +148,7 @@ class ScriptRun:
         known = [page for page in pages if page is not None]
         if not known:
             return
-        pixels = side_by_side(known, sheet.margin)
+        pixels = self._rewritten(side_by_side(known, sheet.margin))
         text = self._text(expansion, sheet)
         data = encode_picture(pixels, suffix, {"parameters": text})
         assert self.request.seed is not None
@@ -168,6 +168,11 @@ class ScriptRun:
         )
         self.tell(Report("picture", asdict(output)))
         yield path
+
+    def _rewritten(self, pixels: Pixels) -> Pixels:
+        pixels.setflags(write=False)
+        rewritten: Pixels = self.runner.plugins.rewrite("rewrite_grid", "pixels", pixels, request=self.request)
+        return rewritten
 
     def _saved(self, data: bytes, kind: str, suffix: str) -> Path:
         assert self.request.seed is not None

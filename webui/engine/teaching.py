@@ -60,6 +60,9 @@ class Teacher:
     def warm_up(self) -> None:
         """Nothing is loaded before there is an order."""
 
+    def close(self) -> None:
+        """Nobody wants to hear of it here."""
+
     def run(self, order: Order, tell: Tell, control: Control) -> None:
         """Teach; tells how it ends and never raises for a run's own failure."""
         try:

@@ -43,6 +43,10 @@ class Computer(Protocol):
         """Get ready for the first order."""
         ...
 
+    def close(self) -> None:
+        """Tell whoever wants to hear of it that the process ends; an order may be under way."""
+        ...
+
 
 @dataclass
 class Worker:
@@ -54,6 +58,7 @@ class Worker:
     held: Event = field(default_factory=Event)
     orders: SimpleQueue[tuple[Order, Control] | None] = field(default_factory=SimpleQueue)
     controls: dict[str, Control] = field(default_factory=dict)
+    computer: Computer | None = None
 
     def serve(self) -> None:
         """Compute orders until the server is gone."""
@@ -64,7 +69,7 @@ class Worker:
         record = CallRecord.open(Path(received[0]["record"])) if "record" in received[0] else None
         Thread(target=self._listen, name="orders", daemon=True).start()
         try:
-            computer = self._computer(settings, record)
+            computer = self.computer = self._computer(settings, record)
         except WebUIError as error:
             self.outgoing.send({"type": "fatal", "error": str(error)})
             raise
@@ -96,6 +101,8 @@ class Worker:
     def _listen(self) -> None:
         while (received := self.incoming.receive()) is not None:
             self._obey(received[0])
+        if self.computer is not None:
+            self.computer.close()
         os._exit(0)
 
     def _obey(self, message: dict[str, Any]) -> None:

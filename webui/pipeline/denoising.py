@@ -21,6 +21,7 @@ from webui.errors import NumbersError
 from webui.model import Model
 from webui.networks.unet import Openings
 from webui.pipeline.moments import Stepped
+from webui.pipeline.steering import UNSTEERED, Steering
 from webui.prompt.compose import parts
 from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest
@@ -46,8 +47,8 @@ class Setup:
     Made once a job, or once for each of its passes, by :func:`prepare`.  ``table`` are the model's noise levels as the
     request wants them.  ``empty`` is the encoded empty prompt, where contexts are padded with it; ``merged_tokens`` the
     share of tokens that self-attention leaves out.  ``extra_channels`` (pictures, C', h, w) are what an inpainting
-    model reads beside the latent.  ``refiner`` takes over on the way.  ``retouch`` is what becomes of
-    a picture once it is decoded, before it is laid into another one.
+    model reads beside the latent.  ``refiner`` takes over on the way.  ``retouch`` is what becomes of a picture once it
+    is decoded, before it is laid into another one.  ``steering`` is what extensions change on the way.
     """
 
     model: Model
@@ -62,6 +63,7 @@ class Setup:
     extra_channels: Tensor | None = None
     refiner: Setup | None = None
     retouch: Callable[[Pixels], Pixels] | None = None
+    steering: Steering = UNSTEERED
 
     @property
     def pads(self) -> bool:
@@ -171,9 +173,11 @@ def image_noise(request: GenerationRequest, setup: Setup, indices: Sequence[int]
 
 def predictor(setup: Setup) -> Predict:
     """The UNet as a function of a call, its openings filled by the contributions active at the call's noise level."""
-    unet = setup.model.unet
+    unet, rewritten = setup.model.unet, setup.steering.call
 
     def predict(call: NetworkCall) -> Tensor:
+        if rewritten is not None:
+            call = rewritten(call)
         extra = setup.extra_channels
         openings = Openings(
             merged_tokens=setup.merged_tokens, extra_channels=None if extra is None else extra[list(call.image)]
@@ -207,8 +211,14 @@ def denoiser(request: GenerationRequest, setup: Setup, call: int = 0) -> GuidedD
         call=call,
         calls=walked_calls(request, sampler),
         counts_timesteps=sampler.grid is not None,
-        guides=[_within(part) for part in setup.contributions if part.guide is not None],
+        guides=_guides(setup),
     )
+
+
+def _guides(setup: Setup) -> list[Guide]:
+    """Those of the modules, then the extensions'."""
+    guides = [_within(part) for part in setup.contributions if part.guide is not None]
+    return guides if setup.steering.guided is None else [*guides, setup.steering.guided]
 
 
 def _within(contribution: Contribution) -> Guide:
@@ -235,11 +245,16 @@ class Counted:
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided clean latent of the next call."""
-        return self._next(sigma)(x, sigma)
+        return self._seen(self._next(sigma)(x, sigma), sigma)
 
     def guided_and_unguided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The guided clean latent of the next call, and the one seen with the negative prompt alone."""
-        return self._next(sigma).guided_and_unguided(x, sigma)
+        guided, unguided = self._next(sigma).guided_and_unguided(x, sigma)
+        return self._seen(guided, sigma), unguided
+
+    def _seen(self, denoised: Tensor, sigma: float) -> Tensor:
+        rewritten = self._setup.steering.denoised
+        return denoised if rewritten is None else rewritten(denoised, sigma)
 
     def _next(self, sigma: float) -> GuidedDenoiser:
         call = next(self._calls)
@@ -269,6 +284,12 @@ def _equally_long(contexts: Sequence[Tensor]) -> list[Tensor]:
     return [
         torch.cat([context, context[:, -1:].expand(-1, longest - context.shape[1], -1)], dim=1) for context in contexts
     ]
+
+
+def initial_noise(noise: ImageNoise, setup: Setup, indices: Sequence[int]) -> Tensor:
+    """The unit noise (B, C, h, w) that the pictures begin with."""
+    drawn = noise.initial()
+    return drawn if setup.steering.noise is None else setup.steering.noise(drawn, indices)
 
 
 def latent_shape(request: GenerationRequest, model: Model) -> tuple[int, int, int]:
@@ -311,6 +332,8 @@ def walk(
     if setup.sampler.scales_noise and options.s_noise != 1.0:
         source = _scaled(source, options.s_noise)
     steps = len(start.sigmas) - 1
+    if setup.steering.start is not None:
+        latent = setup.steering.start(latent, start.sigmas, indices)
     result = latent
     for number, step in enumerate(
         formula(denoise, latent, start.sigmas, source, eta=request.sampling.eta or 0.0), start=1

@@ -63,6 +63,8 @@ def hires(request: GenerationRequest, setup: Setup, second: Second, indices: Seq
     latent, steps = yield from _counted(first_pass(request, setup, indices), 0, after)
     yield Enlarging(tuple(indices))
     larger = _cut(_enlarged(request, setup, second, latent, indices), latent_shape(second.request, second.setup.model))
+    if second.setup.steering.second is not None:
+        larger = second.setup.steering.second(larger, indices)
     strength = request.second_pass.denoising_strength
     informing = informed(second.request, second.setup, indices)
     walking = walk_from(second.request, informing, larger, indices, strength, exact_steps=True)

@@ -18,7 +18,7 @@ from webui.images.resize import lanczos, resize
 from webui.latents import codec
 from webui.model import Model
 from webui.networks.vae import Posterior
-from webui.pipeline.denoising import Setup, image_noise, latent_shape, seeds, start_options, walk
+from webui.pipeline.denoising import Setup, image_noise, initial_noise, latent_shape, seeds, start_options, walk
 from webui.pipeline.inpainting_model import informed
 from webui.pipeline.moments import Made, Moment, Stepped
 from webui.pipeline.txt2img import finished
@@ -123,7 +123,7 @@ def walk_from(
         exact_steps=exact_steps,
     )
     noise = image_noise(request, setup, indices)
-    initial = noise.initial()
+    initial = initial_noise(noise, setup, indices)
     if noise_multiplier != 1.0:
         initial = initial * noise_multiplier
     x = latent * start.picture + initial * start.noise

@@ -143,8 +143,11 @@ class _Held:
 
     def _blended(self, current: Tensor, level: float) -> Tensor:
         if self.soft is not None:
-            return soft_inpainting.blended(self.original, current, self.painted, level, self.soft)
-        return current * self.painted + self.original * (1 - self.painted)
+            blended = soft_inpainting.blended(self.original, current, self.painted, level, self.soft)
+        else:
+            blended = current * self.painted + self.original * (1 - self.painted)
+        rewritten = self.setup.steering.blended
+        return blended if rewritten is None else rewritten(blended, self.original, self.painted, level)
 
 
 def _softly(planned: Plan, original: Tensor, result: Tensor, painted: Tensor, options: SoftInpainting) -> Plan:

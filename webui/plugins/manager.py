@@ -107,14 +107,31 @@ PARTS = {
 }
 """What the things a registration hook returns have; the first is the name that people choose them by."""
 MODULES = "register_conditioning_modules"
-REWRITING = ("rewrite_request", "rewrite_picture")
+REWRITING = (
+    "rewrite_request",
+    "rewrite_prompt",
+    "rewrite_noise",
+    "rewrite_start",
+    "rewrite_call",
+    "rewrite_guided",
+    "rewrite_denoised",
+    "rewrite_blend",
+    "rewrite_second_start",
+    "rewrite_latent",
+    "rewrite_decoded",
+    "rewrite_picture",
+)
+"""Hooks by which an extension can change a pixel of any picture."""
 MAX_GRACE_S = 5.0
 MAX_PARTS = 1000
 """So many things of one registration are looked at."""
 MAX_NAME = 100
 MAX_PAIRS_CHARACTERS = 100_000
 """So much text may a plugin add to a picture."""
-GUARDED = frozenset({"before_job", "rewrite_request", "rewrite_picture", "after_job", "write_infotext"})
+GUARDED = frozenset(
+    {"before_job", "rewrite_request", "rewrite_prompt", "before_batch", "rewrite_picture", "after_batch"}
+    | {"before_save", "after_save", "rewrite_grid", "after_job", "write_infotext"}
+)
 """Hooks called once a job or picture: they see a copy of the request, which is frozen; Python has ways around that."""
 TEXTS = {"register_ui_tabs": ("id",), "register_ui_panels": ("id",), "register_training_kinds": ("folder",)}
 """Texts of parts that become parts of paths and addresses."""
@@ -299,10 +316,34 @@ class Plugins:
         }
         return [plugin for plugin in self.extensions if _extension(plugin.name) in owners]
 
+    def shutdown(self) -> None:
+        """Tell every plugin that this process ends."""
+        self.tell("shutdown")
+
     def tell(self, hook: str, **arguments: Any) -> None:
         """Call an event hook of every plugin; one that fails is named and the others are still called."""
         for _ in self.each(hook, **arguments):
             pass
+
+    def has(self, hook: str) -> bool:
+        """Whether anybody implements a hook; those of each step are not called otherwise."""
+        return bool(self._implementations(hook))
+
+    def derive(self, hook: str, value: Any, arguments: Callable[[Any], dict[str, Any]]) -> Any:
+        """Pass an array or tensor through every plugin's hook, called with ``arguments`` of the value so far.
+
+        None keeps it; what is not of the same type, dtype and shape is named and changes nothing.
+        """
+        for bound in self._implementations(hook):
+            result = self.caller.call(bound, arguments(value))
+            if result is None or result is FAILED:
+                continue
+            if _exact_kind(result) != _exact_kind(value):
+                found, wanted = _exact_kind(result), _exact_kind(value)
+                self.caller.refuse(bound, f"{hook} returned {found}, expected {wanted}; it was ignored.")
+                continue
+            value = result
+        return value
 
     def rewrite(
         self,
@@ -638,6 +679,13 @@ def _kind(value: Any) -> str:
         return f"a {name}"
     axes = [*("HW"[: value.ndim]), *map(str, value.shape[2:])]
     return f"a {name} of {value.dtype}, ({', '.join(axes)})"
+
+
+def _exact_kind(value: Any) -> str:
+    """As :func:`_kind`, with the whole shape."""
+    if not hasattr(value, "dtype"):
+        return _kind(value)
+    return f"a {printable(type(value).__name__)} of {value.dtype}, {tuple(value.shape)}"
 
 
 def _wrong_part(hook: str, item: Any) -> str:
