@@ -193,7 +193,8 @@ def _number(what: str, box: Box, kind: type, value: Any) -> Any:
     limits = "" if box.low is None and box.high is None else f" {_limits(box)}"
     fits = not isinstance(value, bool) and isinstance(value, int if whole else int | float) and least <= value <= most
     if not fits or not abs(value) < 1e300:  # and what is no number (NaN)
-        found = repr(value) if isinstance(value, float) and value.is_integer() else shown(value)
+        is_whole = isinstance(value, float) and value.is_integer()
+        found = "empty" if value is None else repr(value) if is_whole else shown(value)
         raise RequestError(f"{what} is {found}; it must be a {'whole ' if whole else ''}number{limits}.")
     return value if whole else float(value)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from module_toy import TINT
@@ -18,12 +19,17 @@ from webui.api.app import build_app
 from webui.engine.engine import Engine
 from webui.engine.inprocess import InProcess
 from webui.engine.runner import Runner
+from webui.images.pixels import read_pixels
 
 OWN = """
     def always_on(self, args):
         if args == ["raise"]:
             raise KeyError("no")
         return [{"strength": one["weight"]} for one in args if one.get("enabled")]
+
+    def preview(self, options, pictures):
+        import numpy as np
+        return np.zeros((8, 16 if options.words == "own" else 1 / 0, 3), np.uint8)
 """
 PLAIN = {"prompt": "a cat", "steps": 2, "width": 64, "height": 64, "seed": 7, "sampler_name": "Euler"}
 
@@ -32,7 +38,9 @@ PLAIN = {"prompt": "a cat", "steps": 2, "width": 64, "height": 64, "seed": 7, "s
 def client(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[TestClient]:
     settings = tiny_settings(tmp_path, tiny_checkpoint)
     settings.extensions_dir.mkdir()
-    (settings.extensions_dir / "tint.py").write_text(TINT, "utf-8")
+    heavy = 'Preprocessor(name="heavy", run=negative, in_worker=True), Preprocessor(name="negative"'
+    tint = TINT.replace('Preprocessor(name="negative"', heavy)
+    (settings.extensions_dir / "tint.py").write_text(tint, "utf-8")
     own = TINT.replace('"Tint"', '"Own Net"').replace("\n    def prepare(", OWN + "\n    def prepare(")
     (settings.extensions_dir / "own.py").write_text(own.split("@hookimpl\ndef register_preprocessors")[0], "utf-8")
     engine = Engine.create(settings, InProcess(Runner.start(settings)))
@@ -47,7 +55,7 @@ def test_modules_are_listed_with_their_schemas(client: TestClient) -> None:
     assert (tint["name"], tint["label"], tint["units"]) == ("Tint", "Tint of it", 2)
     told = tint["schema"]["properties"]
     assert told["strength"] == {"title": "Strength", "type": "number", "default": 1.0, "minimum": 0, "maximum": 2}
-    assert told["preprocessor"]["enum"] == ["", "canny", "negative"] and told["model"]["enum"] == [""]
+    assert told["preprocessor"]["enum"] == ["", "canny", "heavy", "negative"] and told["model"]["enum"] == [""]
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert schemas["OwnNetOptions"]["properties"]["mode"]["enum"] == ["Soft", "Hard"]
     assert own["name"] == "Own Net"
@@ -67,6 +75,28 @@ def test_a_picture_in_a_request_is_stored(client: TestClient) -> None:
     answer = client.post("/api/v1/jobs", json={**body, "modules": [{"name": "Tint", "options": {"image": text}}]})
     digest = hashlib.sha256(picture_bytes(1024, 1024)).hexdigest()
     assert answer.status_code == 201 and answer.json()["request"]["modules"][0]["options"]["image"] == digest
+
+
+def test_a_preview_is_the_control_picture(client: TestClient) -> None:
+    picture = client.post("/api/v1/inputs", content=picture_bytes()).json()["id"]
+
+    def asked(name: str = "Tint", **options: Any) -> Any:
+        return client.post("/api/v1/modules/preview", json={"name": name, "options": options})
+
+    answer = asked(image=picture, preprocessor="negative", strength=0.5)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    assert np.array_equal(read_pixels(answer.content), 255 - read_pixels(picture_bytes()))
+    assert np.array_equal(read_pixels(asked(image=picture).content), read_pixels(picture_bytes()))
+    assert asked().json() == {"error": "There is no picture yet; choose one, then look at its preview."}
+    assert asked(image="ab" * 32).status_code == 404
+    assert 'did you mean "negative"?' in asked(image=picture, preprocessor="negativ").json()["error"]
+    assert "Strength is 9" in asked(image=picture, strength=9).json()["error"]
+    heavy = asked(image=picture, preprocessor="heavy")
+    assert heavy.status_code == 422 and heavy.json()["error"].startswith("heavy computes with a network")
+    assert asked("Own Net", words="fog").json() == {
+        "error": "The preview of Own Net failed: ZeroDivisionError: division by zero."
+    }
+    assert read_pixels(asked("Own Net", words="own").content).shape == (8, 16, 3)
 
 
 def made_with(client: TestClient, name: str, args: Any) -> Any:

@@ -169,7 +169,9 @@ def generation_requests(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[An
         face_restoration=st.none() | records(FaceRestoration, model=NAME, visibility=SHARE, weight=SHARE),
         token_merging=records(TokenMerging, ratio=st.floats(0, 0.9), second_pass=st.floats(0, 0.9)),
         compatibility=records(Compatibility),
-        modules=st.just(()),
+        modules=st.lists(st.builds(ModuleUse, name=NAME, options=st.dictionaries(NAME, SHARE | TEXT)), max_size=2).map(
+            tuple
+        ),
         script=st.none(),
         **parts,
     )
@@ -322,7 +324,7 @@ def test_a_mask_that_a_text_speaks_of_comes_back_without_its_picture() -> None:
 def test_what_a_tab_cannot_show_has_a_name() -> None:
     assert homeless(GenerationRequest(), "txt2img") == []
     hires = GenerationRequest(second_pass=SecondPass(), modules=(ModuleUse(name="controlnet"),))
-    assert homeless(hires, "img2img") == ["Hires. fix (it belongs to txt2img)", "the module controlnet"]
+    assert homeless(hires, "img2img") == ["Hires. fix (it belongs to txt2img)"], "modules have panels in both tabs"
     grown = StartImage(image="a" * 64, mask=Mask(image="b" * 64, latent="c" * 64))
     assert homeless(GenerationRequest(start=grown), "img2img") == ["the masks of outpainting (its script draws them)"]
     assert homeless(GenerationRequest(start=StartImage(image="a" * 64)), "txt2img") == [

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from module_toy import TINT
+from tiny_model import picture_bytes
 
 from webui.engine.engine import Engine
 from webui.engine.executor import Executor
 from webui.prompt.styles import Style, Styles
-from webui.request import GenerationRequest, Noise, Refiner, Sampling, SecondPass
+from webui.request import GenerationRequest, ModuleUse, Noise, Refiner, Sampling, SecondPass
 from webui.samplers import find_sampler
 from webui.settings import Settings
 from webui.ui.fields import SAME_SAMPLER, SAME_SCHEDULE
@@ -60,6 +62,34 @@ def test_each_tab_takes_its_own_fields(engine: Engine) -> None:
     assert "hr_scale" not in fitting(engine, found, "img2img")[0]
     assert fitting(engine, found, "img2img")[0]["denoising_strength"] == 0.3
     assert "denoising_strength" not in fitting(engine, found, "txt2img")[0]
+
+
+def test_modules_come_back_as_far_as_they_are_here(engine: Engine) -> None:
+    (engine.settings.extensions_dir / "tint.py").write_text(TINT, "utf-8")
+    engine = Engine.create(engine.settings, cast(Executor, None))
+    picture = engine.put_input(picture_bytes())
+    options = {"image": picture, "mask": "ab" * 32, "model": "gone", "strength": 0.5, "tokens": 99, "older": 1}
+    uses = (ModuleUse(name="Tint", options=options), ModuleUse(name="Elsewhere"))
+    found = from_request(engine, GenerationRequest(seed=1, modules=uses), "img2img")
+    values, words = fitting(engine, found, "img2img")
+    assert values["modules"] == [{"name": "Tint", "options": {"image": picture, "strength": 0.5}}]
+    assert words == (
+        f"Not here, and left out: Tint of it: Mask {'ab' * 20}…, Tint of it: Model gone, "
+        "Tint of it: How many tokens 99, Tint of it: older 1, the module Elsewhere."
+    )
+    engine.store.close()
+
+
+def test_a_text_without_modules_clears_them(engine: Engine) -> None:
+    (engine.settings.extensions_dir / "tint.py").write_text(TINT, "utf-8")
+    engine = Engine.create(engine.settings, cast(Executor, None))
+    assert from_text(engine, TEXT, "txt2img").values["modules"] == []
+    assert "modules" not in from_text(engine, "just words", "txt2img").values
+    found = from_text(engine, f'{TEXT}, Tint: "Strength: 0.5, Colour: red", Other: enabled', "txt2img")
+    values, words = fitting(engine, found, "txt2img")
+    assert [(use["name"], use["options"]["strength"]) for use in values["modules"]] == [("Tint", 0.5)]
+    assert words == "Without a place here: Tint: Colour: red, Other: enabled."
+    engine.store.close()
 
 
 def test_a_refiner_that_is_not_here_is_switched_off_and_told(engine: Engine) -> None:

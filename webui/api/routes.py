@@ -162,6 +162,12 @@ def build_router(engine: Engine) -> APIRouter:
             for module in engine.modules()
         ]
 
+    @router.post("/api/v1/modules/preview", response_class=Response)
+    def preview_module(name: Annotated[str, Body()], options: Annotated[dict[str, Any], Body()]) -> Response:
+        """The control picture (a PNG) that a module's options mean: its preprocessor's, of its stored picture."""
+        png = engine.control_picture(name, options)
+        return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
+
     @router.get("/api/v1/face-restorers")
     def face_restorers() -> list[dict[str, Any]]:
         """The face restorers by name."""

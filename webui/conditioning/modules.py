@@ -6,12 +6,12 @@ Called wherever a module's options are asked for or shown: engine, metadata, pag
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from webui.checkpoints.library import FOLDERS
 from webui.conditioning import ConditioningModule
-from webui.errors import RequestError
-from webui.option_boxes import checked, problem
+from webui.errors import RequestError, unknown_name
+from webui.option_boxes import Box, all_boxes, checked, checked_value, problem
 from webui.records import plain
 
 DEFAULT_ORDER = 100
@@ -44,6 +44,15 @@ def full_options(module: ConditioningModule, given: Mapping[str, Any]) -> dict[s
     """Every option by name with its plain value, those left out as they are by default.  Raises RequestError."""
     values: dict[str, Any] = plain(options_of(module, given))
     return values
+
+
+def checked_option(module: ConditioningModule, name: str, value: Any) -> tuple[Box, Any]:
+    """The box of an option and its plain value.  Raises RequestError for an unknown option, or what does not fit."""
+    found = {box.name: box for box in all_boxes(module.options)}
+    if name not in found:
+        raise unknown_name(f"option of {module.name}", name, found)
+    kind = get_type_hints(module.options)[name]
+    return found[name], plain(checked_value(found[name], kind, value, module.name))
 
 
 def problem_of(module: Any) -> str | None:

@@ -24,13 +24,14 @@ from webui.engine import extras
 from webui.engine.background import BackgroundReader
 from webui.engine.cards import Cards
 from webui.engine.catalogue import CheckpointEntry, with_advice
+from webui.engine.control_pictures import control_picture
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report, Trainer, TrainerProcess
 from webui.engine.extensions_health import ExtensionsHealth
 from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.jobs import GENERATING, TRAINING, Event, Job, JobState, Output, Progress
 from webui.engine.ledger import Ledger, told_again
-from webui.engine.module_options import listed, module_pictures, with_stored_pictures
+from webui.engine.module_options import listed, module_named, module_pictures, with_stored_pictures
 from webui.engine.outputs import OutputFolder
 from webui.engine.plugin_settings import open_options, own_settings
 from webui.engine.resolve import read_back, resolve, styled
@@ -51,7 +52,7 @@ from webui.extras import ExtrasRequest
 from webui.faces import FaceRestorer
 from webui.images.pixels import picture_size, read_pixels
 from webui.metadata.completing import completed
-from webui.metadata.files import read_picture_texts
+from webui.metadata.files import encode_picture, read_picture_texts
 from webui.metadata.foreign import Told, tell
 from webui.metadata.reading import OURS, ReadBack
 from webui.metadata.recipe import Recipe, input_digests, request_of_one
@@ -390,6 +391,12 @@ class Engine:
     def modules(self) -> list[ConditioningModule]:
         """Every conditioning module, in the order of the page."""
         return in_order(self.plugins.conditioning_modules.values())
+
+    def control_picture(self, name: str, options: Mapping[str, Any]) -> bytes:
+        """A PNG of the control picture that a module's options mean.  Raises RequestError, NotFoundError."""
+        module = module_named(name, self.plugins.conditioning_modules)
+        pixels = control_picture(module, options, self.plugins, self.library, self.inputs.get)
+        return encode_picture(pixels, ".png", {})
 
     def listed(self, box: Box) -> list[str] | None:
         """What a module's box of model files or preprocessors can hold, "" for none first; None for other boxes."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from webui.checkpoints.library import Library
 from webui.conditioning import ConditioningModule
-from webui.conditioning.modules import check_units, full_options
+from webui.conditioning.modules import check_units, checked_option, full_options
 from webui.errors import PictureError, RequestError, unknown_name
 from webui.option_boxes import Box, Kind, all_boxes, with_pictures
 from webui.plugins.manager import Plugins
@@ -41,14 +41,23 @@ def resolved_modules(uses: Sequence[ModuleUse], plugins: Plugins, library: Libra
         module = module_named(use.name, modules)
         options = full_options(module, use.options)
         for box in all_boxes(module.options):
-            options[box.name] = _resolved(box, options[box.name], module, plugins, library)
+            options[box.name] = _by_full_name(module, box, options[box.name], plugins, library)
         found.append(replace(use, options=options))
     check_units(modules, [use.name for use in uses])
     return tuple(found)
 
 
-def _resolved(box: Box, value: Any, module: ConditioningModule, plugins: Plugins, library: Library) -> Any:
-    """A value by its full name, where it names a model file or a preprocessor."""
+def resolved_option(module: ConditioningModule, name: str, value: Any, plugins: Plugins, library: Library) -> Any:
+    """The plain value of one option; a model file by its full name.
+
+    Raises RequestError for an unknown option, a value that does not fit, or a name that is not known here.
+    """
+    box, plain = checked_option(module, name, value)
+    return _by_full_name(module, box, plain, plugins, library)
+
+
+def _by_full_name(module: ConditioningModule, box: Box, value: Any, plugins: Plugins, library: Library) -> Any:
+    """A value by its full name, where it names a model file or a preprocessor.  Raises RequestError."""
     try:
         if box.kind is Kind.MODEL and value:
             return library.find(value, box.of).name

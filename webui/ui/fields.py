@@ -575,6 +575,10 @@ _START = (
 )
 
 
+_MODULES = (_field("modules", "modules", "Modules"),)
+"""The panels of all conditioning modules are one widget, which holds the uses of them."""
+
+
 def _part_of(field: Field) -> Field:
     """The field with the switch of its part, and the tab that its place means."""
     part = next((name for name, (at, *_) in SWITCHES.items() if at != "noise" and field.path.startswith(f"{at}.")), "")
@@ -586,7 +590,7 @@ def _part_of(field: Field) -> Field:
 TABLE: Mapping[str, Field] = {
     field.name: field
     for field in map(
-        _part_of, (*_TOP, *_PROMPTS, *_MAIN, *_SEED, *_HIRES, *_REFINER, *_FACES, *_SAMPLER, *_MORE, *_START)
+        _part_of, (*_TOP, *_PROMPTS, *_MAIN, *_SEED, *_HIRES, *_REFINER, *_FACES, *_SAMPLER, *_MORE, *_MODULES, *_START)
     )
 }
 """Every field by name."""
@@ -603,7 +607,6 @@ WITHOUT_WIDGET: Mapping[str, str] = {
     "template.negative_prompt": "as the prompt's",
     "template.hires_prompt": "as the prompt's",
     "template.hires_negative_prompt": "as the prompt's",
-    "modules": "conditioning modules have panels of their own",
     "script.name": "the Script list holds it (ui/scripts)",
     "script.options": "the boxes below the Script list hold them, made from the script's options record",
     "script.drawn": "set when the job is queued",

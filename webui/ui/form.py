@@ -143,7 +143,6 @@ def homeless(request: GenerationRequest, tab: str) -> list[str]:
     mask = request.start.mask if request.start else None
     if mask is not None and (mask.latent or mask.part):
         words.append("the masks of outpainting (its script draws them)")
-    words += [f"the module {use.name}" for use in request.modules]
     words += [f"the script {request.script.name}"] if request.script else []
     return words
 

@@ -21,7 +21,7 @@ from webui.errors import NotFoundError, RequestError, WebUIError
 from webui.images.pixels import picture_size
 from webui.request import GenerationRequest
 from webui.samplers import Sampler
-from webui.ui import lists, sections, texts
+from webui.ui import lists, module_panels, sections, texts
 from webui.ui.cards import add_cards
 from webui.ui.context import PageContext, Target
 from webui.ui.fields import TOP, fields_of
@@ -169,6 +169,8 @@ class GenerationTab:
             sections.picture_options(self.inputs)
         sections.sampler_parameters(self.inputs)
         sections.more_options(self.inputs)
+        listed = module_panels.listed_by(self.engine.listed, self.inputs.choices)
+        self.inputs.modules(module_panels.panels(self.name, self.engine.modules(), listed))
         self.scripts.build()
 
     def _build_size(self) -> None:
@@ -220,7 +222,7 @@ class GenerationTab:
         fields = [self.fields[name] for name in self.names]
         everything = [*fields, *self.scripts.components]
         if not self.has_start:
-            self._on(self.generate.click, self._generate, everything, [self.results.live])
+            self._on(self.generate.click, self._generate, everything, [self.results.live], js=self._as_on_screen(0))
             picked = [self.results.outputs, self.results.selected]
             self._on(self.results.upscale.click, self._upscale, [*picked, *fields], [self.results.live])
             return
@@ -229,8 +231,7 @@ class GenerationTab:
             self._generate_from_picture,
             [self.mode, self.image, self.painted, self.resize_by, self.scale, *everything],
             [self.results.live],
-            js="async (mode, image, painted, ...rest) => [mode, await window.webui.canvas('img2img_image', image),"
-            " await window.webui.canvas('img2maskimg', painted), ...rest]",
+            js=self._as_on_screen(5, (1, "img2img_image"), (2, "img2maskimg")),
         )
         places = [self.mode, self.modes, self.image, self.painted]
         for button, picture, mode in (
@@ -238,6 +239,16 @@ class GenerationTab:
             (self.to_plain, self.painted, "img2img"),
         ):
             self._on(button.click, self._copier(mode), picture, places)
+
+    def _as_on_screen(self, before: int, *canvases: tuple[int, str]) -> str:
+        """JavaScript that puts, into an event's inputs, pictures and modules as they are on the screen, masks stored.
+
+        ``before`` counts the inputs before the fields; ``canvases`` are places and element ids.
+        """
+        place = before + self.names.index("modules")
+        asked = [f"values[{at}] = await window.webui.canvas('{name}', values[{at}]);" for at, name in canvases]
+        asked.append(f"values[{place}] = await window.webui.modulesOf('{self.name}', values[{place}]);")
+        return f"async (...values) => {{ {' '.join(asked)} return values; }}"
 
     def _wire_prompts(self) -> None:
         fields = self.fields

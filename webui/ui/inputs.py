@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from webui.ui.fields import SWITCHES, TABLE
+from webui.ui.widgets.modules import ModulePanels
 
 EMPTY_HINT = {
     "eta": "the sampler's own",
@@ -67,6 +68,10 @@ class Inputs:
     def text(self, name: str, **more: Any) -> Any:
         """A text box, also for a number that may be missing."""
         return self._keep(name, gr.Textbox(**self._common(name, {"placeholder": EMPTY_HINT.get(name), **more})))
+
+    def modules(self, panels: str) -> Any:
+        """The panels of the conditioning modules."""
+        return self._keep("modules", ModulePanels(panels=panels, elem_id=self.element("modules")))
 
     def switch(self, name: str, element: str, **more: Any) -> Any:
         """The checkbox of a switch."""

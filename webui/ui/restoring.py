@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from webui.conditioning.modules import label_of
 from webui.engine.extras import is_extras
+from webui.engine.module_options import resolved_option
 from webui.errors import WebUIError
 from webui.metadata.files import read_picture_texts
 from webui.metadata.recipe import Recipe, request_of_one
+from webui.option_boxes import all_boxes
 from webui.request import AUTOMATIC_VAE, BUILT_IN_VAE, GenerationRequest
 from webui.ui.fields import SAME_SAMPLER, SAME_SCHEDULE, TOP, fields_of
 from webui.ui.form import homeless, stated_values, values_from_request
 from webui.ui.lists import missing, with_known_names
 
 if TYPE_CHECKING:
+    from webui.conditioning import ConditioningModule
     from webui.engine.engine import Engine
 
+SHOWN_CHARACTERS = 40
 SHOWN_PAIRS = 6
 """So many pairs without a place here are named."""
 
@@ -70,14 +75,60 @@ def fitting(engine: Engine, found: Found, tab: str) -> tuple[dict[str, Any], str
             values = {name: value for name, value in values.items() if not (name.startswith(needed) and _named(name))}
     absent = missing(engine, values)
     values = with_known_names(engine, values)
+    lost: list[str] = []
+    if "modules" in values:
+        values["modules"], lost = fitting_modules(engine, values["modules"])
     for switch, needed in (("enable_refiner", "refiner_checkpoint"), ("restore_faces", "face_model")):
         if values.get(switch) and needed not in values:
             values[switch] = False
     words = [f"Not here, and left as it was: {', '.join(absent)}."] if absent else []
+    words += [f"Not here, and left out: {', '.join(lost)}."] if lost else []
     if found.homeless:
         more = ", …" if len(found.homeless) > SHOWN_PAIRS else ""
         words.append(f"Without a place here: {', '.join(found.homeless[:SHOWN_PAIRS])}{more}.")
     return values, " ".join(words)
+
+
+def fitting_modules(engine: Engine, uses: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The uses of modules that are known here, and words for what of the others is not.
+
+    What names a file, a preprocessor or a picture that is not here is as by default; options of another version of the
+    module are left out.
+    """
+    found: list[dict[str, Any]] = []
+    lost: list[str] = []
+    for use in uses:
+        module = engine.plugins.conditioning_modules.get(use["name"])
+        if module is None:
+            lost.append(f"the module {use['name']}")
+            continue
+        options, words = _fitting_options(engine, module, use["options"])
+        found.append({"name": module.name, "options": options})
+        lost += words
+    return found, lost
+
+
+def _fitting_options(
+    engine: Engine, module: ConditioningModule, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    kept: dict[str, Any] = {}
+    lost = []
+    named = {box.name: box for box in all_boxes(module.options)}
+    for name, value in options.items():
+        try:
+            kept[name] = resolved_option(module, name, value, engine.plugins, engine.library)
+            if named[name].is_picture and value:
+                engine.input_path(value)
+        except WebUIError:
+            kept.pop(name, None)
+            label = named[name].label if name in named else name
+            lost.append(f"{label_of(module)}: {label} {_short(value)}")
+    return kept, lost
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _named(field: str) -> bool:

@@ -47,7 +47,13 @@ async function show(url, name) {
   box.classList.add("has-picture");
 }
 
-async function take(blob, name) {
+let taking = Promise.resolve();  // the picture that is under way into the store
+
+function take(blob, name) {
+  taking = taken(blob, name);
+}
+
+async function taken(blob, name) {
   const turn = ++loading;
   fail("");
   box.classList.add("busy");
@@ -250,6 +256,7 @@ async function upload_mask() {
 
 // Called by Generate: the value with the mask as it is on the screen now.
 window.webui.canvases[element.closest("[id]:not([id^='html-'])")?.id] = async () => {
+  await taking;
   if (!props.value?.image) return null;
   if (!paintable) return props.value;
   try {

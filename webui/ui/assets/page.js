@@ -10,10 +10,16 @@
   const webui = (window.webui = {
     live: {},      // tab -> {running, interrupt, skip}, filled by live.js and training_live.js
     canvases: {},  // element id -> async () => value, filled by canvas.js
+    modules: {},   // tab -> async () => value, filled by modules.js
 
     /** The value of a picture canvas with its mask stored; `value` when the canvas was never on the screen. */
     async canvas(id, value) {
       return webui.canvases[id] ? webui.canvases[id]() : value;
+    },
+
+    /** The uses of modules as they are on the screen; `value` when their panels were never on it. */
+    async modulesOf(tab, value) {
+      return webui.modules[tab] ? webui.modules[tab]() : value;
     },
 
     /** Progress in the window's title, one text a tab. */

@@ -1,0 +1,71 @@
+"""The control picture that a module's Preview shows: preprocessors run in the server process, without torch.
+
+A preprocessor that computes with a network (``Preprocessor.in_worker``) would have to be sent to the worker as a job of
+its own: :func:`control_picture` is the place, and refuses it until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from webui.checkpoints.library import Library
+from webui.conditioning import ConditioningModule, Pictures
+from webui.conditioning.modules import options_of
+from webui.engine.module_options import resolved_option
+from webui.errors import ExtensionError, RequestError, WebUIError, unknown_name
+from webui.images.pixels import read_pixels
+from webui.option_boxes import Kind, all_boxes
+from webui.plugins.manager import Plugins
+from webui.result import Pixels
+
+
+def control_picture(
+    module: ConditioningModule,
+    given: Mapping[str, Any],
+    plugins: Plugins,
+    library: Library,
+    read: Callable[[str], bytes],
+) -> Pixels:
+    """What the module's preprocessor makes of its picture, (H, W, 3) uint8; ``read`` gives a stored picture's bytes.
+
+    Raises RequestError for options that do not fit, without a picture, and for a preprocessor of the worker's.
+    """
+    found = {name: resolved_option(module, name, value, plugins, library) for name, value in given.items()}
+    options = options_of(module, found)
+
+    def preprocess(name: str, pixels: Pixels, own: Mapping[str, Any]) -> Pixels:
+        return _preprocessed(name, pixels, own, plugins)
+
+    def model_file(kind: str, name: str) -> Path:
+        return library.find(name, kind).path
+
+    pictures = Pictures(lambda sha256: read_pixels(read(sha256)), preprocess, model_file)
+    try:
+        own = getattr(module, "preview", None)
+        return own(options, pictures) if own else _by_its_boxes(module, options, pictures)
+    except WebUIError:
+        raise
+    except Exception as error:
+        raise ExtensionError(f"The preview of {module.name} failed: {type(error).__name__}: {error}.") from error
+
+
+def _by_its_boxes(module: ConditioningModule, options: Any, pictures: Pictures) -> Pixels:
+    box = next((one for one in all_boxes(module.options) if one.kind is Kind.PREPROCESSOR and one.of), None)
+    if box is None:
+        raise RequestError(f"{module.name} has no preprocessor to show a preview of.")
+    picture, preprocessor = getattr(options, box.of), getattr(options, box.name)
+    if not picture:
+        raise RequestError("There is no picture yet; choose one, then look at its preview.")
+    pixels = pictures.load(picture)
+    return pictures.preprocess(preprocessor, pixels, {}) if preprocessor else pixels
+
+
+def _preprocessed(name: str, pixels: Pixels, options: Mapping[str, Any], plugins: Plugins) -> Pixels:
+    if name not in plugins.preprocessors:
+        raise unknown_name("preprocessor", name, plugins.preprocessors)
+    preprocessor = plugins.preprocessors[name]
+    if preprocessor.in_worker:
+        raise RequestError(f"{name} computes with a network; what it makes is seen in the picture, not in a preview.")
+    return preprocessor.run(pixels, options)
