@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,13 @@ def test_options_are_spelled_out_and_recorded(engine: Engine, runner: Runner, se
     (settings.models_dir / "ControlNet" / "lines.safetensors").rename(settings.models_dir / "ControlNet" / "x.pt")
     runner.library.refresh()
     assert runner.reproduce(data, lambda report: None, Control()).outcome is Outcome.BIT_EXACT, "found by its hash"
+
+
+def test_a_preprocessor_is_known_by_its_other_names(engine: Engine) -> None:
+    negative = engine.plugins.preprocessors["negative"]
+    engine.plugins.preprocessors["negative"] = replace(negative, aliases=("Inverted colours",))
+    job = engine.submit(tiny_request(modules=(tint(preprocessor="inverted colours"),)))
+    assert job.request["modules"][0]["options"]["preprocessor"] == "negative"
 
 
 def test_every_option_changes_the_picture(runner: Runner, settings: Settings) -> None:

@@ -41,7 +41,10 @@ def control_picture(
     def model_file(kind: str, name: str) -> Path:
         return library.find(name, kind).path
 
-    pictures = Pictures(lambda sha256: read_pixels(read(sha256)), preprocess, model_file)
+    def encode(text: str) -> Any:
+        raise RequestError(f"{module.name} asks for an encoded prompt, which the worker alone has: it has no preview.")
+
+    pictures = Pictures(lambda sha256: read_pixels(read(sha256)), preprocess, model_file, encode)
     try:
         own = getattr(module, "preview", None)
         return own(options, pictures) if own else _by_its_boxes(module, options, pictures)

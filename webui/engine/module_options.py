@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from webui.conditioning.modules import check_units, checked_option, full_options
 from webui.errors import PictureError, RequestError, unknown_name
 from webui.option_boxes import Box, Kind, all_boxes, with_pictures
 from webui.plugins.manager import Plugins
+from webui.preprocessors import Preprocessor
 from webui.request import GenerationRequest, ModuleUse
 
 _SPACE = re.compile(r"\s+")
@@ -61,11 +62,19 @@ def _by_full_name(module: ConditioningModule, box: Box, value: Any, plugins: Plu
     try:
         if box.kind is Kind.MODEL and value:
             return library.find(value, box.of).name
-        if box.kind is Kind.PREPROCESSOR and value and value not in plugins.preprocessors:
-            raise unknown_name("preprocessor", value, plugins.preprocessors)
+        if box.kind is Kind.PREPROCESSOR and value:
+            return _preprocessor(value, plugins.preprocessors.values())
     except RequestError as error:
         raise RequestError(f"{module.name}: {box.label}: {error}") from error
     return value
+
+
+def _preprocessor(wanted: str, preprocessors: Collection[Preprocessor]) -> str:
+    """The name of the preprocessor with this name or alias, whatever its case.  Raises RequestError."""
+    for one in preprocessors:
+        if wanted.casefold() in {name.casefold() for name in (one.name, *one.aliases)}:
+            return one.name
+    raise unknown_name("preprocessor", wanted, (one.name for one in preprocessors))
 
 
 def module_pictures(request: GenerationRequest, modules: Mapping[str, ConditioningModule]) -> Iterator[str]:

@@ -29,8 +29,8 @@ class Preprocessor:
     ``aliases`` are other names that programs and pictures' texts use.  ``sliders`` are the numbers it reads from its
     options, ``scaled`` tells whether its result depends on the size at which it sees the picture, so that the shorter
     side is worth choosing.  ``tags`` say what it is for ("Canny", "Lineart"), ``reads_mask`` that a mask belongs to it,
-    and ``needs_model`` is False where the control picture is used without a control network.  One that is ``in_worker`` computes
-    with a network: it runs in the worker process alone, so that the page's Preview cannot show what it makes.
+    and ``needs_model`` is False where the control picture is used without a control network.  One that is ``in_worker``
+    computes with a network: it runs in the worker process alone, so that the page's Preview cannot show what it makes.
     """
 
     name: str
