@@ -8,9 +8,11 @@ imports torch at its top but what only the worker process reads.
 
 from __future__ import annotations
 
+from webui.conditioning import ConditioningModule
 from webui.hooks import hookimpl
 from webui.preprocessors import Preprocessor
 
+from .module import ControlNetModule
 from .preprocessors import preprocessors
 
 __version__ = "1.0.0"
@@ -20,3 +22,9 @@ __version__ = "1.0.0"
 def register_preprocessors() -> list[Preprocessor]:
     """The control pictures that need no weights; canny comes with the program."""
     return preprocessors()
+
+
+@hookimpl
+def register_conditioning_modules() -> list[ConditioningModule]:
+    """The units."""
+    return [ControlNetModule()]

@@ -8,7 +8,7 @@ formula is ours, the function says so.  Canny comes with the program (``webui.pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from webui.errors import RequestError, unknown_name
@@ -202,6 +202,20 @@ def checked(name: str, sliders: tuple[Slider, ...], options: Mapping[str, Any]) 
             raise RequestError(f"{name}'s {key} is {value!r}; it must be a number from {low:g} to {high:g}.")
         values[key] = value
     return values
+
+
+def slider_values(preprocessor: Preprocessor, *numbers: float) -> dict[str, float]:
+    """The numbers as a preprocessor's options, slider by slider; one beyond its range, or left out, is the default."""
+    values = {slider.key: slider.default for slider in preprocessor.sliders}
+    for slider, number in zip(preprocessor.sliders, numbers, strict=False):
+        if slider.low <= number <= slider.high:
+            values[slider.key] = number
+    return values
+
+
+def named(preprocessors: Iterable[Preprocessor]) -> dict[str, str]:
+    """The name of each preprocessor by everything it is called, in small letters."""
+    return {name.casefold(): one.name for one in preprocessors for name in (one.name, *one.aliases)}
 
 
 def _made(name: str, function: Callable[..., Pixels], *sliders: Slider, **more: Any) -> Preprocessor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,7 +29,8 @@ FOLDERS = {
     "clip": ("CLIP",),
     "lora": ("Lora", "LyCORIS"),
     "hypernet": ("hypernetworks",),
-    "controlnet": ("ControlNet",),
+    "controlnet": ("ControlNet", "controlnet", "T2I-Adapter", "t2i_adapter", "IP-Adapter", "ipadapter"),
+    "clip_vision": ("clip_vision", "CLIP-vision"),
     "upscaler": ("ESRGAN", "RealESRGAN", "SwinIR", "DAT", "HAT", "ScuNET"),
     "face": ("GFPGAN", "Codeformer", "face"),
     "embedding": ("embeddings", "../embeddings"),
@@ -248,7 +249,7 @@ class Library:
 
     def _scan(self, kind: str, known: dict[str, tuple[int, int, str]]) -> list[ModelEntry]:
         entries = []
-        for folder in FOLDERS[kind]:
+        for folder in _once(self.root, FOLDERS[kind]):
             for found in _of_kind(kind, folder, _walk(str(self.root / folder), suffixes=_suffixes(kind))):
                 size, mtime_ns = found.stat.st_size, found.stat.st_mtime_ns
                 remembered = known.get(found.real)
@@ -257,6 +258,17 @@ class Library:
                 entries.append(ModelEntry(kind, found.name, path, size, mtime_ns, digest, _created_ns(found.stat)))
         # Of two files with one name, the .safetensors comes first and is found by it.
         return sorted(entries, key=lambda entry: (entry.name.casefold(), not str(entry.path).endswith(".safetensors")))
+
+
+def _once(root: Path, folders: Sequence[str]) -> Iterator[str]:
+    """The folders that are there, each once: some systems do not tell ``ControlNet`` from ``controlnet``."""
+    seen = set()
+    for folder in folders:
+        with suppress(OSError):
+            stat = (root / folder).stat()
+            if (stat.st_dev, stat.st_ino) not in seen:
+                seen.add((stat.st_dev, stat.st_ino))
+                yield folder
 
 
 def _with_hash(entry: ModelEntry, known: Mapping[str, tuple[int, int, str]]) -> ModelEntry:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,10 +14,13 @@ from webui.option_boxes import Kind as Kind
 from webui.option_boxes import option as option
 
 if TYPE_CHECKING:
+    from webui.checkpoints.library import ModelEntry
     from webui.conditioning.text import Timed
     from webui.diffusion.guidance import Guide, NetworkCall
+    from webui.images.masks import MaskPixels
     from webui.model import Model
     from webui.networks.unet import Openings
+    from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
     from webui.result import Pixels
 
@@ -77,9 +80,12 @@ class Pictures:
 
     ``load(sha256)`` reads a stored input picture; ``preprocess(name, pixels, options)`` is the control picture that the
     registered preprocessor of that name makes; ``model_file(kind, name)`` is where the model file of that kind lies.
-    What is read is recorded in the picture.  All raise an error for people when there is none.  ``encode(text)`` is a
-    prompt over the pass, read as the request's own is, with its embeddings, weights and editing; its context for a call
-    is ``.at(call.number)``, (1, tokens, width).  ``scratch`` is a folder, made by whoever needs it, that is the
+    What is read is recorded in the picture.  All raise an error for people when there is none.  ``mask(sha256)`` reads
+    a stored picture as a mask (H, W), ``preprocessor(name)`` is the registered preprocessor itself, and
+    ``model_entries(kind)`` are the model files there are to choose from.  ``encode(text)`` is a prompt over the pass,
+    read as the request's own is, with its embeddings, weights and editing; its context for a call is
+    ``.at(call.number)``, (1, tokens, width).  ``second_pass`` tells whether this is the second of two passes; in the
+    first one the request says that there is another.  ``scratch`` is a folder, made by whoever needs it, that is the
     module's own for this job (``modules/<module>/<job>`` in the state folder, where the server process finds it too);
     None where there is no job.
     """
@@ -88,6 +94,10 @@ class Pictures:
     preprocess: Callable[[str, Pixels, Mapping[str, Any]], Pixels]
     model_file: Callable[[str, str], Path]
     encode: Encode
+    mask: Callable[[str], MaskPixels]
+    preprocessor: Callable[[str], Preprocessor]
+    model_entries: Callable[[str], Sequence[ModelEntry]]
+    second_pass: bool = False
     scratch: Path | None = None
 
 

@@ -31,6 +31,8 @@ class NetworkCall:
     Row j shows picture ``image[j]`` of the batch; ``conditional[j]`` tells whether its context is the prompt's (True)
     or the negative prompt's (False).  ``openings`` are what this call alone adds; a :data:`Guide` asks with them.
     ``number`` counts the denoiser's calls of the walk from 0; what is asked in one of them shares it.
+    ``steps_done`` of ``steps`` are over in AUTOMATIC1111's count, which hears of a step after its first call
+    (``modules/sd_samplers_common.py``, callback_state): the share by which its extensions begin and end.
     """
 
     x: Tensor
@@ -41,6 +43,8 @@ class NetworkCall:
     conditional: tuple[bool, ...]
     openings: Openings = NO_OPENINGS
     number: int = 0
+    steps_done: int = 0
+    steps: int = 1
 
 
 class Predict(Protocol):
@@ -116,9 +120,10 @@ class GuidedDenoiser:
 
     ``guidance`` says in which calls the negative prompt is not asked, so that the first cond's answer stands for its
     own, and whether unequal contexts are brought to one length, for which ``empty`` (1, tokens, width) is the encoded
-    empty prompt.  For that ``call`` is this call's number in the walk, from 0, and ``calls`` how many are expected; a
-    walk that ``counts_timesteps`` compares those, not sigmas, with the guidance's lowest level, as AUTOMATIC1111 does
-    (``modules/sd_samplers_cfg_denoiser.py``, ``modules/sd_samplers_timesteps.py``).
+    empty prompt.  For that ``call`` is this call's number in the walk, from 0, and ``calls`` how many are expected,
+    ``calls_per_step`` (1 or 2) of them in each step; a walk that ``counts_timesteps`` compares those, not sigmas, with
+    the guidance's lowest level, as AUTOMATIC1111 does (``modules/sd_samplers_cfg_denoiser.py``,
+    ``modules/sd_samplers_timesteps.py``).
 
     ``guides`` change the result one after the other; where the prompt alone is asked, it stands for both sides.
     """
@@ -135,6 +140,7 @@ class GuidedDenoiser:
     empty: Tensor | None = None
     call: int = 0
     calls: int = 1
+    calls_per_step: int = 1
     counts_timesteps: bool = False
     guides: Sequence[Guide] = ()
 
@@ -234,6 +240,8 @@ class GuidedDenoiser:
             conditional=tuple(conditional for _, conditional in sides for _ in range(count)),
             openings=openings,
             number=self.call,
+            steps_done=max(self.call - 1, 0) // self.calls_per_step,
+            steps=max(self.calls // self.calls_per_step, 1),
         )
         outputs = self.predict(call).chunk(len(sides))
         return tuple(denoised(self.prediction, x, sigma, output) for output in outputs)

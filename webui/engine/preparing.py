@@ -26,8 +26,11 @@ from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest, RefinerPasses
 from webui.result import ModelFile
 
-Contribute = Callable[[GenerationRequest, Model, Encode], Sequence[Contribution]]
-"""What the conditioning modules of a request contribute to a model's calls; its prompts have no tags and comments."""
+Contribute = Callable[[GenerationRequest, Model, Encode, bool], Sequence[Contribution]]
+"""What the conditioning modules of a request contribute to a model's calls, in the second of two passes or not.
+
+Its prompts have no tags and comments.
+"""
 
 
 @dataclass
@@ -70,23 +73,29 @@ class Preparation:
             timeline = Timeline(calls(request, first.sampler), calls(later, sampler), is_second_pass=True)
         refined = request.refiner is not None and request.refiner.passes is not RefinerPasses.FIRST
         entry = self.files.second or self.files.checkpoint
-        setup, _ = self._with_refiner(later, entry, timeline, refined=refined)
+        setup, _ = self._with_refiner(later, entry, timeline, refined=refined, second=True)
         if request.second_pass.reuse_conditioning:
             setup = replace(setup, cond=first.cond, uncond=first.uncond)
         return Second(request=later, setup=setup, upscaler=upscaler)
 
     def _with_refiner(
-        self, request: GenerationRequest, entry: ModelEntry, timeline: Timeline | None, *, refined: bool
+        self,
+        request: GenerationRequest,
+        entry: ModelEntry,
+        timeline: Timeline | None,
+        *,
+        refined: bool,
+        second: bool = False,
     ) -> tuple[Setup, ExtraFiles]:
-        setup, extras = self._setup(request, entry, timeline)
+        setup, extras = self._setup(request, entry, timeline, second)
         if refined and self.files.refiner:
-            setup = replace(setup, refiner=self._setup(request, self.files.refiner, timeline)[0])
+            setup = replace(setup, refiner=self._setup(request, self.files.refiner, timeline, second)[0])
         if request.face_restoration is not None:
             setup = replace(setup, retouch=self.tools.retouch(request.face_restoration))
         return setup, extras
 
     def _setup(
-        self, request: GenerationRequest, entry: ModelEntry, timeline: Timeline | None
+        self, request: GenerationRequest, entry: ModelEntry, timeline: Timeline | None, second: bool
     ) -> tuple[Setup, ExtraFiles]:
         base = self.models.with_vae(self.models.checkpoint(entry, self.compute), self.files.vae)
         extras = extra_files(request, self.library, base.tokenizer, self.recorded)
@@ -101,7 +110,7 @@ class Preparation:
         embeddings = [embedding.load(use.word, use.path, base, bundled=use.bundled) for use in extras.embeddings]
         timeline = timeline or Timeline(calls(request, sampler))
         encode = partial(prompt_encoder(request, model, embeddings).timed, timeline=timeline)
-        contributions = [*self.contribute(extras.request, model, encode)]
+        contributions = [*self.contribute(extras.request, model, encode, second)]
         if extras.hypernets:
             contributed, problems = hypernetwork.contribution(extras.hypernets, model)
             contributions.append(contributed)

@@ -19,7 +19,7 @@ import torch
 
 from webui import __version__, device
 from webui.checkpoints.hashes import HashCache
-from webui.checkpoints.library import Library
+from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import Contribution, Encode, Pictures
 from webui.conditioning.modules import options_of
 from webui.device import Compute
@@ -39,6 +39,7 @@ from webui.engine.reproduce import Reproduction
 from webui.engine.resolve import as_recorded, resolve, styled, uncommented, walks
 from webui.engine.scripted import ScriptRun
 from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError, unknown_name
+from webui.images.masks import MaskPixels, read_mask
 from webui.images.pixels import check_size, read_pixels, unwritable
 from webui.metadata import module_texts, writing
 from webui.metadata.files import encode_picture, pixel_digest
@@ -56,6 +57,7 @@ from webui.plugins.call_record import CallRecord
 from webui.plugins.manager import Plugins
 from webui.plugins.own_fields import registered_fields
 from webui.plugins.own_settings import OwnSettings
+from webui.preprocessors import Preprocessor
 from webui.prompt.dynamic import with_choices
 from webui.prompt.styles import Styles
 from webui.prompt.wildcards import Wildcards
@@ -359,6 +361,7 @@ class Runner:
         request: GenerationRequest,
         model: Model,
         encode: Encode,
+        second_pass: bool,
     ) -> list[Contribution]:
         """What the modules contribute.
 
@@ -374,7 +377,26 @@ class Runner:
             files.append(ModelFile(role=kind, name=name, sha256=self.library.sha256(entry)))
             return entry.path
 
-        pictures = Pictures(load, self._preprocess, model_file, encode)
+        def mask(sha256: str) -> MaskPixels:
+            read.append(sha256)
+            return read_mask(self.inputs.get(sha256))
+
+        def model_entries(kind: str) -> list[ModelEntry]:
+            return [
+                *(replace(entry, name=name) for (role, name), entry in recorded.items() if role == kind),
+                *self.library.entries(kind),
+            ]
+
+        pictures = Pictures(
+            load,
+            self._preprocess,
+            model_file,
+            encode,
+            mask=mask,
+            preprocessor=self._preprocessor,
+            model_entries=model_entries,
+            second_pass=second_pass,
+        )
         contributions = []
         for use in request.modules:
             module = self.plugins.conditioning_modules[use.name]
@@ -387,10 +409,13 @@ class Runner:
         """The settings of plugins as they are now; they stay so for the job."""
         return own_settings(open_options(self.settings, self.plugins), self.settings, self.plugins)
 
-    def _preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
+    def _preprocessor(self, name: str) -> Preprocessor:
         if name not in self.plugins.preprocessors:
             raise unknown_name("preprocessor", name, self.plugins.preprocessors)
-        return self.plugins.preprocessors[name].run(pixels, options)
+        return self.plugins.preprocessors[name]
+
+    def _preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
+        return self._preprocessor(name).run(pixels, options)
 
     def _beginning(self, request: GenerationRequest, model: Model, tools: PictureTools) -> Beginning | None:
         start = request.start

@@ -25,7 +25,10 @@ _LAYERS = "vision_model.encoder.layers."
 
 @dataclass(frozen=True)
 class ClipImageConfig:
-    """The sizes of an image encoder, pictures and patches in pixels; the defaults are those of CLIP ViT-L/14."""
+    """The sizes of an image encoder, pictures and patches in pixels; the defaults are those of CLIP ViT-L/14.
+
+    ``quick_gelu`` tells OpenAI's activation, x * sigmoid(1.702 x), from the exact GELU of LAION's encoders.
+    """
 
     width: int = 1024
     layers: int = 24
@@ -34,12 +37,13 @@ class ClipImageConfig:
     image_size: int = 224
     patch: int = 14
     projection: int = 768
+    quick_gelu: bool = True
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], heads: int | None = None) -> ClipImageConfig:
         """The config that fits tensors of these names (``vision_model.…``, ``visual_projection.weight``) and shapes.
 
-        Heads leave no trace in the shapes: None means 64 channels a head, as in every published CLIP.  Raises
+        Heads leave no trace in the shapes: None means 64 channels a head, as in OpenAI's.  Raises
         CheckpointError when a tensor that tells a size is missing or tells an impossible one.
         """
         try:
@@ -160,8 +164,9 @@ class _Mlp(nn.Module):
         super().__init__()
         self.fc1 = Linear(config.width, config.mlp_width)
         self.fc2 = Linear(config.mlp_width, config.width)
+        self.quick_gelu = config.quick_gelu
 
     def forward(self, hidden: Tensor) -> Tensor:
         hidden = self.fc1(hidden)
-        projected: Tensor = self.fc2(hidden * F.sigmoid(1.702 * hidden))  # quick GELU, as OpenAI's CLIP was trained
+        projected: Tensor = self.fc2(hidden * F.sigmoid(1.702 * hidden) if self.quick_gelu else F.gelu(hidden))
         return projected

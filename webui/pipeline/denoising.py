@@ -210,6 +210,7 @@ def denoiser(request: GenerationRequest, setup: Setup, call: int = 0) -> GuidedD
         empty=setup.empty,
         call=call,
         calls=walked_calls(request, sampler),
+        calls_per_step=2 if sampler.calls_per_step == 2 else 1,
         counts_timesteps=sampler.grid is not None,
         guides=_guides(setup),
     )
