@@ -8,12 +8,20 @@ imports torch at its top but what only the worker process reads.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from webui.api.extending import ApiRoutes
 from webui.conditioning import ConditioningModule
 from webui.hooks import hookimpl
 from webui.preprocessors import Preprocessor
 
 from .module import ControlNetModule
 from .preprocessors import preprocessors
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from webui.engine.access import Access
 
 __version__ = "1.0.0"
 
@@ -28,3 +36,15 @@ def register_preprocessors() -> list[Preprocessor]:
 def register_conditioning_modules() -> list[ConditioningModule]:
     """The units."""
     return [ControlNetModule()]
+
+
+@hookimpl
+def register_api_routes() -> list[ApiRoutes]:
+    """``/controlnet/*``."""
+    return [ApiRoutes(prefix="/controlnet", build=_routes)]
+
+
+def _routes(access: Access) -> APIRouter:
+    from .api import build
+
+    return build(access)

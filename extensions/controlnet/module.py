@@ -13,6 +13,7 @@ from webui.preprocessors.canny import register_preprocessors as canny
 
 from .infotext import read, write
 from .preprocessors import named, preprocessors
+from .short_hash import short_hash
 from .sources import preview
 from .unit import NAME, UNITS, Unit, units_of
 
@@ -42,7 +43,7 @@ class ControlNetModule:
 
     def prepare(self, options: Unit, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """What a unit contributes to a pass.  Pure, but that networks stay loaded for the next job."""
-        from .networks import Networks, short_hash
+        from .networks import Networks
         from .steering import Job, contribution
 
         self._networks = self._networks or Networks()

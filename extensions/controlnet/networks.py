@@ -7,7 +7,6 @@ tencent-ailab/IP-Adapter.  Nothing in a file is run; what is no such file is ref
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
@@ -217,13 +216,3 @@ def _assign(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> Non
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in weights.items()}
-
-
-def short_hash(path: Path) -> str:
-    """AUTOMATIC1111's old hash, which ControlNet shows behind a model's name: 8 digits of 64 KiB from 1 MiB on."""
-    try:
-        with path.open("rb") as file:
-            file.seek(2**20)
-            return hashlib.sha256(file.read(2**16)).hexdigest()[:8]
-    except OSError:
-        return ""

@@ -61,8 +61,8 @@ class Unit:
     guidance_end: float = option(1.0, "Ending step", low=0, high=1, step=0.01, beside=True)
     pixel_perfect: bool = option(False, "Pixel perfect", hint="The preprocessor's resolution follows the size.")
     processor_res: int = option(DEFAULT, "Preprocessor resolution", low=DEFAULT, high=HIGHEST_RESOLUTION, step=1)
-    threshold_a: float = option(DEFAULT, "Preprocessor: first number", hint="-1: its default.")
-    threshold_b: float = option(DEFAULT, "Preprocessor: second number", beside=True)
+    threshold_a: float = option(-1.0, "Preprocessor: first number", hint="-1: its default.")
+    threshold_b: float = option(-1.0, "Preprocessor: second number", beside=True)
     control_mode: ControlMode = option(ControlMode.BALANCED, "Control mode")  # noqa: RUF009 (an enum's member is immutable)
     resize_mode: ResizeMode = option(ResizeMode.CROP, "Resize mode")  # noqa: RUF009
     hr_option: HiresOption = option(HiresOption.BOTH, "Second pass")  # noqa: RUF009
