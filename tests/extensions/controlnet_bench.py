@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from controlnet_parts import part, plugins
 from oracles import diffusers_unet
@@ -73,6 +74,7 @@ class Bench:
             load=self.stored.__getitem__,
             preprocess=lambda name, pixels, options: known[name].run(pixels, options),
             model_file=self._file,
+            encode=lambda text: pytest.fail("a unit has no prompt"),
             mask=self.stored.__getitem__,
             preprocessor=known.__getitem__,
             model_entries=self._entries,

@@ -52,7 +52,15 @@ def request_for(prompt: str, negative: str = "", cfg_scale: float = 5.0) -> Gene
 def contribution(model: Model, request: GenerationRequest, load: Any = no_picture, **options: Any) -> Contribution:
     timeline = Timeline(calls(request, SAMPLER))
     encode = partial(prompt_encoder(request, model).timed, timeline=timeline)
-    pictures = Pictures(load=load, preprocess=no_picture, model_file=no_picture, encode=encode)
+    pictures = Pictures(
+        load=load,
+        preprocess=no_picture,
+        model_file=no_picture,
+        encode=encode,
+        mask=no_picture,
+        preprocessor=no_picture,
+        model_entries=no_picture,
+    )
     return REGIONAL.prepare(options_of(REGIONAL, options), model, request, pictures)
 
 
