@@ -20,6 +20,7 @@ from test_controlnet_numbers import control_weights
 from tiny_model import mask_bytes, picture_bytes, tiny_settings
 
 from webui.api.app import build_app
+from webui.engine.control_pictures import control_picture
 from webui.engine.engine import Engine
 from webui.engine.executor import Control
 from webui.engine.inprocess import InProcess
@@ -204,3 +205,19 @@ def test_two_passes_have_a_control_picture_each(client: TestClient) -> None:
     )
     assert both.shape == (128, 128, 3)
     assert len({pixels.tobytes() for pixels in (low, high, both, read_pixels(made(client, **hires)))}) == 4
+
+
+def test_the_page_previews_a_control_picture_at_its_own_size(runner: Runner) -> None:
+    data, mask = picture_bytes(96, 64), mask_bytes(96, 64)
+    stored = {"a" * 64: data, "b" * 64: mask}
+    module = runner.plugins.conditioning_modules["ControlNet"]
+
+    def shown(**options: Any) -> np.ndarray:
+        return control_picture(
+            module, {"image": "a" * 64, **options}, runner.plugins, runner.library, stored.__getitem__
+        )
+
+    assert np.array_equal(shown(module="canny", processor_res=64), canny(read_pixels(data), {}))
+    assert np.array_equal(shown(module="invert"), 255 - read_pixels(data))
+    masked = shown(module="inpaint_only", mask="b" * 64)
+    assert not masked[20:40, 20:40].any() and masked[:10].any()

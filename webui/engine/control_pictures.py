@@ -15,9 +15,11 @@ from webui.conditioning import ConditioningModule, Pictures
 from webui.conditioning.modules import options_of
 from webui.engine.module_options import resolved_option
 from webui.errors import ExtensionError, RequestError, WebUIError, unknown_name
+from webui.images.masks import read_mask
 from webui.images.pixels import read_pixels
 from webui.option_boxes import Kind, all_boxes
 from webui.plugins.manager import Plugins
+from webui.preprocessors import Preprocessor
 from webui.result import Pixels
 
 
@@ -44,7 +46,15 @@ def control_picture(
     def encode(text: str) -> Any:
         raise RequestError(f"{module.name} asks for an encoded prompt, which the worker alone has: it has no preview.")
 
-    pictures = Pictures(lambda sha256: read_pixels(read(sha256)), preprocess, model_file, encode)
+    pictures = Pictures(
+        lambda sha256: read_pixels(read(sha256)),
+        preprocess,
+        model_file,
+        encode,
+        mask=lambda sha256: read_mask(read(sha256)),
+        preprocessor=lambda name: _registered(name, plugins),
+        model_entries=library.entries,
+    )
     try:
         own = getattr(module, "preview", None)
         return own(options, pictures) if own else _by_its_boxes(module, options, pictures)
@@ -66,9 +76,13 @@ def _by_its_boxes(module: ConditioningModule, options: Any, pictures: Pictures) 
 
 
 def _preprocessed(name: str, pixels: Pixels, options: Mapping[str, Any], plugins: Plugins) -> Pixels:
-    if name not in plugins.preprocessors:
-        raise unknown_name("preprocessor", name, plugins.preprocessors)
-    preprocessor = plugins.preprocessors[name]
+    preprocessor = _registered(name, plugins)
     if preprocessor.in_worker:
         raise RequestError(f"{name} computes with a network; what it makes is seen in the picture, not in a preview.")
     return preprocessor.run(pixels, options)
+
+
+def _registered(name: str, plugins: Plugins) -> Preprocessor:
+    if name not in plugins.preprocessors:
+        raise unknown_name("preprocessor", name, plugins.preprocessors)
+    return plugins.preprocessors[name]
