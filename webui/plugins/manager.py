@@ -38,6 +38,7 @@ from webui.plugins.conduct import Conduct, ExtensionReport, Journal, Problem, pl
 from webui.plugins.discovery import Found, discover, in_load_order
 from webui.plugins.manifest import Manifest
 from webui.plugins.moves import finish_interrupted
+from webui.plugins.patches import bindings, put_back
 from webui.plugins.shelf import offer_packages
 from webui.plugins.switches import disabled_names
 from webui.plugins.tree_hash import tree_hash
@@ -583,7 +584,11 @@ class Plugins:
     def _load_extension(self, conduct: Conduct, manifest: Manifest, load: Callable[[], ModuleType]) -> None:
         self.journal.conducts[conduct.name] = conduct
         had_torch = "torch" in sys.modules
+        before = bindings()
         loaded = self.caller.run(conduct, IMPORT, partial(self._loaded, conduct, load))
+        for replaced in put_back(before):
+            sentence = f"The extension {conduct.name} replaced {replaced} while it was loaded; it was put back."
+            self.journal.failed(conduct, Problem(sentence=sentence, extension=conduct.name, hook=IMPORT))
         if loaded is FAILED:
             return
         marked, version, digest = loaded
