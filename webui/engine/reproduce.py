@@ -24,7 +24,7 @@ from webui.metadata import infotext
 from webui.metadata.files import pixel_digest, read_picture_texts
 from webui.metadata.foreign import Told, tell
 from webui.metadata.recipe import Recipe
-from webui.metadata.verdict import Outcome, Verdict, compare, differences, plugin_differences
+from webui.metadata.verdict import Outcome, Verdict, compare, differences, missing_plugins, plugin_differences
 from webui.request import GenerationRequest, RandomSource
 from webui.result import Environment, MadePicture, ModelFile, Pixels, Plugin
 
@@ -87,14 +87,15 @@ class Reproduction:
                 here = self.runner.environment(wanted)
                 made = self._make(recipe.request, recipe.index, wanted, recorded)
             except WebUIError as error:
-                return _cannot_run(str(error))
+                return _cannot_run(str(error), *missing_plugins(recipe.plugins, self.runner.plugins.extensions))
         if made is None:
             return _cannot_run(INTERRUPTED)
         reasons = (
             *differences(recipe.environment, here),
             *plugin_differences(recipe.plugins, self._taking_part(recipe.request, entry, wanted)),
         )
-        return _verdict_on(recipe, expected, made.pixels, reasons)
+        always = missing_plugins(recipe.plugins, self.runner.plugins.extensions)
+        return _verdict_on(recipe, expected, made.pixels, reasons, always)
 
     def _by_text(self, told: Told, expected: Pixels) -> Verdict:
         parsed = told.infotext
@@ -205,6 +206,8 @@ class Reproduction:
         for use in request.modules:
             if use.name not in plugins.conditioning_modules:
                 reasons.append(f'The conditioning module "{use.name}" is not known here.')
+        if reasons:
+            reasons += missing_plugins(recipe.plugins, plugins.extensions)
         return tuple(reasons)
 
     def _conditions_of(self, recorded: Environment) -> Compute:
@@ -230,11 +233,16 @@ class _threads:
         torch.set_num_threads(self.afterwards)
 
 
-def _verdict_on(recipe: Recipe, expected: Pixels, made: Pixels, reasons: tuple[str, ...]) -> Verdict:
-    """The verdict on the pixels made again; ``reasons`` are what differs here from the recorded conditions."""
+def _verdict_on(
+    recipe: Recipe, expected: Pixels, made: Pixels, reasons: tuple[str, ...], always: tuple[str, ...]
+) -> Verdict:
+    """The verdict on the pixels made again; ``reasons`` are what differs here from the recorded conditions.
+
+    Those of them that are ``always`` told are told even when nothing that differs here changed a bit.
+    """
     as_recorded = pixel_digest(made) == recipe.pixels
     if as_recorded:
-        reasons = ()  # nothing that differs here changed a bit
+        reasons = always
     if pixel_digest(expected) != recipe.pixels:
         note = (
             "The picture made again is, bit for bit, the one that was recorded; this file was changed "

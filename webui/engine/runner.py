@@ -131,12 +131,17 @@ class Runner:
             )
             sentence = _too_large(order) if is_memory else DEFECT
             ending = Report("failed", {"error": sentence, "status": 507 if is_memory else 500})
-        for sentence in self.plugins.problems[self._problems_told :]:
+        self._tell_extensions(tell)
+        tell(ending)
+
+    def _tell_extensions(self, tell: Tell) -> None:
+        """Tell what is new about the extensions: while the job runs, because one of them may end this process."""
+        problems = self.plugins.problems
+        for sentence in problems[self._problems_told :]:
             tell(Report("problem", {"sentence": sentence}))
-        self._problems_told = len(self.plugins.problems)
+        self._problems_told = len(problems)
         if reports := self.plugins.report():
             tell(Report("extensions", {"reports": [report.to_dict() for report in reports]}))
-        tell(ending)
 
     def _run(self, order: Order, tell: Tell, control: Control) -> Report:
         self._job = order.job
@@ -210,6 +215,7 @@ class Runner:
                 paths.append(str(path))
                 tell(Report("picture", asdict(output)))
                 yield path
+        self._tell_extensions(tell)
         self.plugins.tell("after_job", request=request, paths=tuple(paths), settings=settings)
 
     def reproduce(self, data: bytes, tell: Tell, control: Control) -> Verdict:

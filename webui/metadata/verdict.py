@@ -125,13 +125,26 @@ def differences(recorded: Environment, here: Environment) -> tuple[str, ...]:
 
 def plugin_differences(recorded: Sequence[Plugin], here: Sequence[Plugin]) -> tuple[str, ...]:
     """One sentence for each plugin that is missing here, different, or new."""
+    then = {plugin.name for plugin in recorded}
+    new = [f"The extension {one.name} is installed here and did not take part." for one in here if one.name not in then]
+    return (*missing_plugins(recorded, here), *new)
+
+
+def missing_plugins(recorded: Sequence[Plugin], here: Sequence[Plugin]) -> tuple[str, ...]:
+    """One sentence for each plugin that took part and is missing here, or is another one by its files."""
     now = {plugin.name: plugin for plugin in here}
-    then = {plugin.name: plugin for plugin in recorded}
-    sentences = [f"The extension {name} took part and is not installed here." for name in then if name not in now]
-    sentences += [
-        f"The extension {name} is {now[name].version or 'another version'} here, was {plugin.version or 'different'}."
-        for name, plugin in then.items()
-        if name in now and now[name].digest != plugin.digest
-    ]
-    sentences += [f"The extension {name} is installed here and did not take part." for name in now if name not in then]
+    sentences = []
+    for plugin in recorded:
+        one = now.get(plugin.name)
+        if one is None:
+            version = f" {plugin.version}" if plugin.version else ""
+            sentences.append(f"The extension {plugin.name}{version} took part and is not installed here.")
+        elif one.digest != plugin.digest and one.version != plugin.version:
+            ours, theirs = one.version or "another version", plugin.version or "different"
+            sentences.append(f"The extension {plugin.name} is {ours} here, was {theirs}.")
+        elif one.digest != plugin.digest:
+            sentences.append(
+                f"The extension {plugin.name} has other files here (SHA-256 {one.digest[:12]}) "
+                f"than when it took part ({plugin.digest[:12]})."
+            )
     return tuple(sentences)

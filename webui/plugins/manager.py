@@ -306,7 +306,12 @@ class Plugins:
             "register_upscalers": {request.second_pass.upscaler} if request.second_pass else set(),
             "register_face_restorers": {request.face_restoration.model} if request.face_restoration else set(),
         }
-        rewriting = {bound.owner for hook in REWRITING for bound in self._implementations(hook)}
+        rewriting = {
+            bound.owner
+            for hook in REWRITING
+            for bound in self._implementations(hook)
+            if bound.conduct is None or not bound.conduct.is_off
+        }
         owners = {_extension(plugin.name) for plugin in self.using(used)} | rewriting
         return [plugin for plugin in self.extensions if _extension(plugin.name) in owners]
 
