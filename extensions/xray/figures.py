@@ -35,11 +35,11 @@ def schedule(sigmas: Sequence[float], asked: Sequence[float], kept: Sequence[flo
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 
     parts = [_grid(x, y, lowest, highest, steps)]
-    for level, word in ((trained[0], "lowest trained"), (trained[1], "highest trained")):
-        parts.append(
-            f'<line class="x-trained" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>'
-        )
-        parts.append(f'<text class="x-note" x="{WIDTH - RIGHT}" y="{y(level) - 5:.1f}" text-anchor="end">{word}</text>')
+    ends = ((trained[0], "lowest trained", LEFT + 4, "start"), (trained[1], "highest trained", WIDTH - RIGHT, "end"))
+    for level, word, left, anchor in ends:
+        line = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(level):.1f}" y2="{y(level):.1f}"'
+        parts.append(f'<line class="x-trained" {line}/>')
+        parts.append(f'<text class="x-note" x="{left}" y="{y(level) - 5:.1f}" text-anchor="{anchor}">{word}</text>')
     points = " ".join(f"{x(step):.1f},{y(sigma):.1f}" for step, sigma in enumerate(sigmas))
     parts.append(f'<polyline class="x-line" points="{points}"/>')
     reached = min(asked, default=math.inf) * (1 + 1e-5)

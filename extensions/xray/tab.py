@@ -60,7 +60,7 @@ class XRayTab:
                 self._build_choice()
             with gr.Column(scale=5, min_width=340, elem_id="xray_results", elem_classes=["results"]):
                 self.live = Live(tab=NAME, elem_id="xray_live", empty=_HELP)
-                self.view = gr.HTML(elem_id="xray_view", apply_default_css=False)
+                self.view = gr.HTML(_styled(""), elem_id="xray_view", apply_default_css=False)
                 with gr.Row(elem_id="xray_exports", elem_classes=["image-buttons"]):
                     self.as_html = gr.Button("Save as one HTML file", size="sm", elem_id="xray_save_html")
                     self.as_gif = gr.Button("Save as GIF", size="sm", elem_id="xray_save_gif")
