@@ -26,7 +26,7 @@ EXTENSIONS = PROJECT_ROOT / "extensions"
 MODULES = sorted(Plugins.load(EXTENSIONS).conditioning_modules)
 GIVEN: dict[str, dict[str, Any]] = {}
 """Options for modules that do nothing by default."""
-NEEDS_FILES: frozenset[str] = frozenset()
+NEEDS_FILES = frozenset({"ControlNet"})
 """Modules that have nothing to compute with here: they are refused, and that must leave no trace either."""
 
 
