@@ -149,6 +149,9 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 def _add_compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps or xpu")
+    parser.add_argument(
+        "--attention", default="auto", help="how attention is computed: auto, sdpa, split, or an extension's"
+    )
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: one a core)")
 
@@ -329,7 +332,13 @@ def _settings(parsed: argparse.Namespace) -> Settings:
     if parsed.threads is not None and parsed.threads < 1:
         raise RequestError(f"--threads is {parsed.threads}; it must be at least 1.")
     precision = getattr(parsed, "precision", "auto")  # of a training only when said
-    return replace(settings, device=parsed.device, precision=precision, threads=parsed.threads)
+    return replace(
+        settings,
+        device=parsed.device,
+        precision=precision,
+        attention=getattr(parsed, "attention", "auto"),
+        threads=parsed.threads,
+    )
 
 
 def _serve(parsed: argparse.Namespace) -> int:

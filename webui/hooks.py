@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from webui.faces import FaceRestorer
     from webui.families import ModelFamily
     from webui.metadata.fields import InfotextField
+    from webui.networks.attention_kinds import AttentionKind
     from webui.pipeline.moments import Stepped
     from webui.plugins.own_settings import CliOptions, OwnSettings, SettingsSection
     from webui.preprocessors import Preprocessor
@@ -84,6 +85,14 @@ class Hooks:
     @hookspec
     def register_preprocessors(self) -> Sequence[Preprocessor]:
         """Return preprocessors, which turn a picture into a control picture when a conditioning module asks for it.
+
+        Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_attention_kinds(self) -> Sequence[AttentionKind]:
+        """Return ways to compute attention, which ``--attention`` chooses by name.
 
         Server and worker, once at start.  Raising registers nothing.
         """

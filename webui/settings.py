@@ -1,5 +1,5 @@
 """Settings, read once at start from the command line, frozen, handed down.  Nothing here changes a pixel's meaning
-except through ``device``, ``precision`` and ``threads``, which every picture's recipe records.
+except through ``device``, ``precision``, ``attention`` and ``threads``, which every picture's recipe records.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Settings:
     extensions_dir: Path = PROJECT_ROOT / "extensions"
     device: str = "auto"
     precision: str = "auto"
+    attention: str = "auto"
     threads: int | None = None
     password: str | None = None
     allowed_hosts: tuple[str, ...] = ()

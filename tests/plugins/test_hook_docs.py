@@ -243,6 +243,29 @@ def test_hook_register_preprocessors(app: App, plain_pixels: Pixels) -> None:
     assert 'did you mean "Brightness steps"?' in wrong.ending.data["error"]
 
 
+def test_hook_register_attention_kinds(app: App, plain_pixels: Pixels) -> None:
+    install(app, "register_attention_kinds")
+    app.settings = replace(app.settings, attention="plain")
+    done = app.make()
+    assert np.abs(done.pixels.astype(int) - plain_pixels).max() <= 1
+    assert done.recipe.environment.attention == "plain"
+    assert [plugin.name for plugin in done.recipe.plugins] == ["register_attention_kinds"]
+    assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT
+
+
+@pytest.mark.parametrize("kind", ["sdpa", "split"])
+def test_the_built_in_kinds_of_attention_give_the_same_picture(app: App, plain_pixels: Pixels, kind: str) -> None:
+    app.settings = replace(app.settings, attention=kind)
+    done = app.make()
+    assert np.abs(done.pixels.astype(int) - plain_pixels).max() <= 1 and done.recipe.environment.attention == kind
+
+
+def test_an_unknown_kind_of_attention_is_one_sentence(app: App) -> None:
+    app.settings = replace(app.settings, attention="spda")
+    ending = app.make().ending
+    assert ending.kind == "failed" and 'did you mean "sdpa"' in ending.data["error"]
+
+
 def test_hook_register_upscalers(app: App) -> None:
     install(app, "register_upscalers")
     upscaler = find_upscaler("scale2x", app.engine.upscalers())

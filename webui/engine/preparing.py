@@ -18,6 +18,7 @@ from webui.engine.models import LoadedModels
 from webui.engine.picture_tools import PictureTools
 from webui.engine.steering import steering
 from webui.model import Model
+from webui.networks.attention_kinds import AUTO, chosen_attention
 from webui.networks.seamless import seamless
 from webui.pipeline.denoising import Setup, calls, prepare, prompt_encoder
 from webui.pipeline.hires import Second, second_request
@@ -46,6 +47,7 @@ class Preparation:
     tools: PictureTools
     recorded: Recorded | None = None
     two_passes: bool = False
+    attention: str = AUTO
     problems: list[str] = field(default_factory=list)
     used: list[ModelFile] = field(default_factory=list)
 
@@ -124,4 +126,5 @@ class Preparation:
             embeddings,
             timeline,
         )
-        return replace(setup, steering=steering(self.plugins, request)), extras
+        attend = chosen_attention(self.attention, self.plugins.attention_kinds)
+        return replace(setup, steering=steering(self.plugins, request), attention=attend), extras

@@ -47,6 +47,7 @@ from webui.metadata.recipe import Recipe, input_digests
 from webui.metadata.verdict import Verdict
 from webui.model import Model
 from webui.networks.attention import attention_kind
+from webui.networks.attention_kinds import AUTO
 from webui.networks.restoration import PictureNetworks
 from webui.pipeline.denoising import Setup
 from webui.pipeline.hires import Second
@@ -265,6 +266,7 @@ class Runner:
             tools=tools,
             recorded=recorded,
             two_passes=request.second_pass is not None,
+            attention=self.settings.attention,
         )
         with torch.inference_mode(), self.plugins.blaming():
             setup, extras = making.first(request)
@@ -455,13 +457,14 @@ class Runner:
 
     def environment(self, compute: Compute) -> Environment:
         """The facts outside a request that can change a bit of its pictures."""
+        attention = self.settings.attention
         return Environment(
             webui=__version__,
             torch=torch.__version__,
             transformers=_installed_version("transformers"),
             device=device.device_name(compute),
             dtype=compute.dtype_name,
-            attention=attention_kind(compute),
+            attention=attention_kind(compute) if attention == AUTO else attention,
             threads=compute.threads,
             cpu=device.cpu_name(),
         )
@@ -482,7 +485,7 @@ class Runner:
             models=prepared.files,
             inputs=prepared.inputs,
             environment=self.environment(model.compute),
-            plugins=tuple(self.plugins.taking_part(request, model.family)),
+            plugins=tuple(self.plugins.taking_part(request, model.family, self.settings.attention)),
             pixels=pixel_digest(picture.pixels),
         )
         text = self._infotext(picture, request, prepared)

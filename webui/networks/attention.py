@@ -30,7 +30,7 @@ RECOMPUTED_ROWS = 1024
 
 def attention_kind(compute: Compute) -> str:
     """The name under which a recipe records how attention is computed; another name may mean other last bits."""
-    return f"chunked-{CHUNK_ROWS}" if _is_chunked(compute.device, compute.dtype) else "sdpa"
+    return f"chunked-{CHUNK_ROWS}" if _ischunked(compute.device, compute.dtype) else "sdpa"
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -41,18 +41,18 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tenso
     """
     q, k, v = (tokens.view(*tokens.shape[:2], heads, -1).transpose(1, 2) for tokens in (query, key, value))
     bias = None if bias is None else bias.to(q.dtype)
-    if not _is_chunked(query.device, query.dtype):
+    if not _ischunked(query.device, query.dtype):
         gathered = F.scaled_dot_product_attention(q, k, v, bias)
     elif torch.is_grad_enabled() and any(tokens.requires_grad for tokens in (query, key, value)):
         gathered = _differentiable(q, k, v, bias)
     elif key.shape[1] <= FEW_KEYS:
         gathered = _batched(q, k, v, bias)
     else:
-        gathered = _chunked(q, k, v, bias)
+        gathered = chunked(q, k, v, bias)
     return gathered.transpose(1, 2).flatten(2)
 
 
-def _is_chunked(device: torch.device, dtype: torch.dtype) -> bool:
+def _ischunked(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype is torch.bfloat16
 
 
@@ -72,8 +72,8 @@ def _batched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return _softmax(logits if bias is None else logits + bias) @ v
 
 
-def _chunked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention head by head, in chunks of query rows."""
+def chunked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention (B, heads, N, d) head by head, in chunks of query rows."""
     batch, heads, rows, width = q.shape
     if bias is not None:
         bias = bias.expand(batch, heads, rows, k.shape[2])

@@ -19,7 +19,7 @@ from webui.diffusion.schedules import NoiseTable, Schedule, ScheduleOptions
 from webui.diffusion.start import Start, StartOptions, steps_from_picture
 from webui.errors import NumbersError
 from webui.model import Model
-from webui.networks.unet import Openings
+from webui.networks.unet import Attend, Openings
 from webui.pipeline.moments import Stepped
 from webui.pipeline.steering import UNSTEERED, Steering
 from webui.prompt.compose import parts
@@ -48,7 +48,8 @@ class Setup:
     request wants them.  ``empty`` is the encoded empty prompt, where contexts are padded with it; ``merged_tokens`` the
     share of tokens that self-attention leaves out.  ``extra_channels`` (pictures, C', h, w) are what an inpainting
     model reads beside the latent.  ``refiner`` takes over on the way.  ``retouch`` is what becomes of a picture once it
-    is decoded, before it is laid into another one.  ``steering`` is what extensions change on the way.
+    is decoded, before it is laid into another one.  ``steering`` is what extensions change on the way,
+    ``attention`` how attention is computed, None by the networks' own rule.
     """
 
     model: Model
@@ -64,6 +65,7 @@ class Setup:
     refiner: Setup | None = None
     retouch: Callable[[Pixels], Pixels] | None = None
     steering: Steering = UNSTEERED
+    attention: Attend | None = None
 
     @property
     def pads(self) -> bool:
@@ -180,7 +182,9 @@ def predictor(setup: Setup) -> Predict:
             call = rewritten(call)
         extra = setup.extra_channels
         openings = Openings(
-            merged_tokens=setup.merged_tokens, extra_channels=None if extra is None else extra[list(call.image)]
+            merged_tokens=setup.merged_tokens,
+            extra_channels=None if extra is None else extra[list(call.image)],
+            attention_kind=setup.attention,
         )
         for contribution in setup.contributions:
             if contribution.holds(call.sigma):

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from webui.diffusion.schedules import Schedule
     from webui.faces import FaceRestorer
     from webui.families import ModelFamily
+    from webui.networks.attention_kinds import AttentionKind
     from webui.preprocessors import Preprocessor
     from webui.request import GenerationRequest
     from webui.samplers import Sampler
@@ -72,6 +73,7 @@ DROP_IN_PACKAGES = (
 )
 BUILT_IN_MODULES = (
     "webui.diffusion.schedules",
+    "webui.networks.attention_kinds",
     "webui.server_flags",
     "webui.ui.gallery_settings",
     "webui.metadata.fields",
@@ -95,6 +97,7 @@ PARTS = {
     "register_model_families": ("name", "detect", "native_size", "build"),
     "register_conditioning_modules": ("name", "options", "prepare"),
     "register_preprocessors": ("name", "run"),
+    "register_attention_kinds": ("name", "attend"),
     "register_upscalers": ("name", "scale", "enlarge", "resize_latent"),
     "register_face_restorers": ("name", "restore", "find_file"),
     "register_scripts": ("name", "options", "expand", "from_start", "arguments", "options_from"),
@@ -244,6 +247,11 @@ class Plugins:
         return self.registered("register_preprocessors")
 
     @cached_property
+    def attention_kinds(self) -> dict[str, AttentionKind]:
+        """Registered ways to compute attention by name."""
+        return self.registered("register_attention_kinds")
+
+    @cached_property
     def upscalers(self) -> dict[str, Upscaler]:
         """Registered upscalers by name; those made of model files are not among them (``webui.upscalers.files``)."""
         return self.registered("register_upscalers")
@@ -295,12 +303,16 @@ class Plugins:
         conduct = self.journal.conducts.get(extension_named(owner) or "")
         return conduct.why if conduct is not None and conduct.is_off else ""
 
-    def taking_part(self, request: GenerationRequest, family: str) -> list[Plugin]:
-        """The extensions that can change a pixel of a request's pictures: by rewriting, or by a part that is used."""
+    def taking_part(self, request: GenerationRequest, family: str, attention: str = "") -> list[Plugin]:
+        """The extensions that can change a pixel of a request's pictures: by rewriting, or by a part that is used.
+
+        ``family`` is the model's, ``attention`` the kind that was chosen for the whole program.
+        """
         used: dict[str, set[str]] = {
             "register_samplers": {request.sampling.sampler},
             "register_schedules": {request.sampling.schedule},
             "register_model_families": {family},
+            "register_attention_kinds": {attention},
             "register_conditioning_modules": {use.name for use in request.modules},
             "register_preprocessors": set(self.preprocessors) if request.modules else set(),
             "register_upscalers": {request.second_pass.upscaler} if request.second_pass else set(),
