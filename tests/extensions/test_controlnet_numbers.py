@@ -355,3 +355,17 @@ def test_published_encoders_have_their_published_sizes() -> None:
 def test_every_weight_of_a_unit_is_from_zero_on_seen(bench: Bench) -> None:
     bench.save("controlnet", "control", control_weights(bench.model.unet))
     assert np.array_equal(bench.make(bench.unit(model="control", weight=0.0)), bench.make())
+
+
+def test_pickled_files_hold_the_same_networks(bench: Bench) -> None:
+    """``.pth`` with a state_dict, and an IP-Adapter's ``.bin`` of nested tables, read without running anything."""
+    unet, compute = bench.model.unet, bench.model.compute
+    weights = control_weights(unet)
+    torch.save({"state_dict": {f"control_model.{n}": t for n, t in weights.items()}}, bench.folder / "c.pth")
+    loaded = part("networks").load_controlnet(bench.folder / "c.pth", unet, compute).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+    numbered = {name.removeprefix("ip_adapter."): tensor for name, tensor in pairs(unet).items()}
+    torch.save({"image_proj": plain_projection(), "ip_adapter": numbered}, bench.folder / "ip.bin")
+    adapter = part("ip_adapter").load_adapter(bench.folder / "ip.bin", compute)
+    assert torch.equal(adapter.pairs[0][0], numbered["1.to_k_ip.weight"])
+    assert torch.equal(adapter.projection.proj.weight, plain_projection()["proj.weight"])
