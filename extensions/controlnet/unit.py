@@ -66,7 +66,7 @@ class Unit:
     control_mode: ControlMode = option(ControlMode.BALANCED, "Control mode")  # noqa: RUF009 (an enum's member is immutable)
     resize_mode: ResizeMode = option(ResizeMode.CROP, "Resize mode")  # noqa: RUF009
     hr_option: HiresOption = option(HiresOption.BOTH, "Second pass")  # noqa: RUF009
-    effective_region_mask: str = option("", "Effective region", kind=Kind.MASK, of="image", hint="Empty: everywhere.")
+    effective_region_mask: str = option("", "Effective region", kind=Kind.MASK, hint="Empty: everywhere.")
     clip_vision: str = option(
         "", "CLIP vision", kind=Kind.MODEL, of="clip_vision", hint="For IP-Adapter; empty: the one that fits."
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.errors import RequestError
-from webui.option_boxes import all_boxes, checked, problem
+from webui.option_boxes import Kind, all_boxes, checked, problem
 from webui.records import plain
 
 unit_part, infotext = part("unit"), part("infotext")
@@ -29,6 +29,8 @@ def test_the_record_is_one_that_panels_and_schemas_can_be_made_of() -> None:
     assert problem(Unit, ("controlnet", "clip_vision")) is None
     assert MODULE.units == 3
     assert {box.name for box in all_boxes(Unit)} >= {"image", "mask", "module", "model", "weight", "control_mode"}
+    drawn = [box.name for box in all_boxes(Unit) if box.kind is Kind.MASK and box.of]
+    assert drawn == ["mask"]  # one picture of the page has one mask drawn on it
 
 
 def test_a_clients_unit_means_the_same_here() -> None:
