@@ -1,4 +1,4 @@
-"""How edge agreement is measured (``benchmarks/controlnet_edges.py``)."""
+"""The ControlNet beside the embedded model controls, and how that is measured (``benchmarks/controlnet_edges.py``)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "models" / "ControlNet" / "starter-canny.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,12 @@ def edges() -> Any:
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
     return controlnet_edges
+
+
+@pytest.mark.slow
+def test_pictures_follow_their_edges(edges: Any) -> None:
+    with_it, without = edges.scores(edges.pairs(FILE, range(1, 4), threads=1))
+    assert all(controlled > free + 0.1 for controlled, free in zip(with_it, without, strict=True)), (with_it, without)
 
 
 def test_the_measure_is_the_share_of_edges_that_have_one_beside_them(edges: Any) -> None:
