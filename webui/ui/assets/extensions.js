@@ -5,6 +5,7 @@ const part = (name) => root.querySelector(name);
 const form = part(".ext-form");
 let shown = { extensions: [], trash: [], why_not: "", folder: "" };
 let dialog = null;
+let health = new Map();
 
 const api = async (path, method = "GET", body = undefined, type = "application/json") => {
   const answer = await fetch(`api/v1/extensions${path}`, {
@@ -58,7 +59,9 @@ const change = (act, words) => async () => {
 };
 
 async function refresh() {
-  shown = await api("");
+  const [listed, told] = await Promise.all([api(""), api("/health")]);
+  shown = listed;
+  health = new Map(told.extensions.map((one) => [one.name, one]));
   const off = Boolean(shown.why_not);
   say(".ext-why", shown.why_not);
   part(".ext-install").hidden = off;
@@ -84,10 +87,34 @@ function card(one, off) {
     make("p", { className: "ext-source muted" }, one.source + (one.changed_by_hand ? ", changed by hand since" : "")),
     one.tree_hash ? make("p", { className: "ext-hash muted", title: one.tree_hash }, `tree ${one.tree_hash.slice(0, 12)}`) : null,
     one.permissions.length ? make("p", { className: "ext-permissions" }, `Says it will ${one.permissions.join(", ")}.`) : null,
-    ...one.problems.map((problem) => make("p", { className: "ext-problem" }, problem)));
+    ...problems(one).map((problem) => make("p", { className: "ext-problem" }, problem)),
+    hooks(health.get(one.name)));
   if (!off && one.source !== "not on the disk any more") node.append(make("div", { className: "ext-actions" }, ...actions(one)));
   return node;
 }
+
+// What is wrong with it as it lies on the disk, and what its hooks did since the start.
+function problems(one) {
+  const conduct = health.get(one.name);
+  if (!conduct) return one.problems;
+  const why = conduct.why && !conduct.problems.some((problem) => problem.sentence === conduct.why) ? [conduct.why] : [];
+  return [...new Set([...one.problems, ...conduct.problems.map((problem) => problem.sentence), ...why])];
+}
+
+// The time of each of its hooks since the start, the longest first.
+function hooks(conduct) {
+  const rows = ["server", "worker"].flatMap((where) => Object.entries(conduct?.hooks[where] || {})
+    .map(([hook, time]) => ({ hook, where, ...time }))).sort((one, other) => other.total_s - one.total_s);
+  if (!rows.length) return null;
+  const calls = rows.reduce((sum, row) => sum + row.calls, 0);
+  const spent = rows.reduce((sum, row) => sum + row.total_s, 0);
+  const row = (name, ...cells) => make("tr", {}, ...cells.map((cell) => make(name, {}, String(cell))));
+  return make("details", { className: "ext-hooks" },
+    make("summary", {}, `${calls} ${calls === 1 ? "call" : "calls"} of its hooks, ${milliseconds(spent)}`),
+    make("table", {}, row("th", "Hook", "Process", "Calls", "Time", "Longest"),
+      ...rows.map((one) => row("td", one.hook, one.where, one.calls, milliseconds(one.total_s), milliseconds(one.longest_s)))));
+}
+const milliseconds = (seconds) => (seconds < 1 ? `${(seconds * 1000).toFixed(1)} ms` : `${seconds.toFixed(1)} s`);
 
 function actions(one) {
   const place = named(one.name);
