@@ -122,9 +122,9 @@ def test_the_keyboard_reaches_every_card(page: Page) -> None:
     card(page, "a damaged one").locator(".card-main").focus()
     page.keyboard.press("ArrowRight")
     focused = "document.activeElement.closest('.card')?.dataset.name"
-    assert page.evaluate(focused) == "ink"
+    page.wait_for_function(f"{focused} === 'ink'")
     page.keyboard.press("Enter")
-    assert prompt(page).startswith("<lora:ink:0.8>")
+    page.wait_for_function("document.querySelector('#txt2img_prompt textarea').value.startsWith('<lora:ink:0.8>')")
     page.keyboard.press("End")
     page.wait_for_function(f"{focused} === '{LAST}'")
     page.keyboard.press("Home")
