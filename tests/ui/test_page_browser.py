@@ -76,7 +76,12 @@ def wait_for_pictures(page: Page, before: str, tab: str = "txt2img") -> None:
 
 
 def open_tab(page: Page, label: str) -> None:
-    page.get_by_role("tab", name=label, exact=True).first.click()
+    """Open a tab of the page; on a narrow screen the last ones are in a menu beside the others."""
+    tab = page.get_by_role("tab", name=label, exact=True).first
+    if tab.count() == 0:
+        page.locator("#tabs .overflow-menu > button").first.click()
+        tab = page.locator("#tabs .overflow-dropdown button", has_text=label).first
+    tab.click()
 
 
 def ask(server: Server, path: str) -> Any:

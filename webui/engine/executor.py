@@ -211,8 +211,9 @@ class WorkerProcess:
         """See Executor.  When ``tell`` raises, the job is stopped and the error goes on."""
         life = self._alive()
         try:
-            life.wire.send({"type": "run", "order": asdict(order)})
-            if self._unwanted == order.job:  # the wish to stop came before the order
+            unwanted = self._unwanted == order.job  # the wish to stop came before the order
+            life.wire.send({"type": "run", "order": asdict(order), "unwanted": unwanted})
+            if self._unwanted == order.job:  # or while it was sent
                 self.interrupt(order.job)
         except OSError:
             log.debug("the worker is gone before job %s began", order.job)

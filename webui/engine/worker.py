@@ -110,6 +110,8 @@ class Worker:
         if kind == "run":
             order = Order(**message["order"])
             control = self.controls[order.job] = Control(held=self.held)
+            if message.get("unwanted"):
+                control.interrupted.set()
             self.orders.put((order, control))
         elif kind == "warm up":
             self.orders.put(None)

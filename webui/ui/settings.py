@@ -42,7 +42,8 @@ def _section(context: PageContext, section: SettingsSection) -> list[Any]:
     options = context.engine.options
     shown = boxes(section.options)
     now = options.settings_of(section.name)
-    with gr.Accordion(section.label, open=True, elem_id=f"settings_{section.name}"):
+    card = gr.Column(elem_classes=["settings"])
+    with card, gr.Accordion(section.label, open=True, elem_id=f"settings_{section.name}"):
         with gr.Column(min_width=200):
             fields = [_component(section, box, getattr(now, box.name)) for box in shown]
         with gr.Row():

@@ -202,6 +202,8 @@ function createPane(kind) {
       const first = await ask(number, look);
       if (mine !== turn) return;
       pages = new Map([[number, first.cards]]);
+      const held = document.activeElement?.closest(".card");  // a list that is read anew keeps the keyboard's place
+      if (stay && held && sheet.contains(held)) focused ??= Number(held.dataset.place);
       nodes.forEach((one) => one.remove());
       nodes = new Map();
       told(first);
