@@ -137,7 +137,15 @@ def test_whatever_is_raised_is_caught(error: BaseException, said: str, monkeypat
     assert (problem.extension, problem.hook, problem.file) == ("mine", "before_job", HERE.name)
 
 
-def test_ctrl_c_of_a_person_goes_through() -> None:
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT as in a terminal: a shell starts what runs in its background with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_of_a_person_goes_through(ctrl_c: None) -> None:
     def raises() -> None:
         raise KeyboardInterrupt
 

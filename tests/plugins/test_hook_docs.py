@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from plugin_app import App
 from safetensors.torch import load_file
+from scripts_loaded import put_scripts
 from tiny_model import METADATA, tiny_weights, write_checkpoint
 
 from webui import hooks
@@ -607,6 +608,7 @@ def test_hook_after_save(app: App, here: Path) -> None:
 
 def test_hook_rewrite_grid(app: App) -> None:
     install(app, "rewrite_grid")
+    put_scripts(app.settings.extensions_dir)
     done = app.make(prompt="a|b", script={"name": "Prompt matrix", "options": {}})
     (sheet,) = [report.data for report in done.reports if report.kind == "picture" and report.data["index"] < 0]
     pixels = read_pixels((done.folder / sheet["path"]).read_bytes())
