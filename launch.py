@@ -327,6 +327,11 @@ def install_chromium(venv: Path) -> None:
     run([str(venv_python(venv)), "-m", "playwright", "install", "chromium"])
 
 
+def test_processes() -> int:
+    """Into how many processes the tests are shared out, file by file; each may start servers and a browser."""
+    return min(os.cpu_count() or 1, 4)
+
+
 def run_checks(venv: Path, pytest_arguments: list[str]) -> int:
     """Ruff, mypy and pytest, each whatever the others say; the worst exit code.  pytest's summary is the last line."""
     os.chdir(ROOT)
@@ -334,7 +339,7 @@ def run_checks(venv: Path, pytest_arguments: list[str]) -> int:
         "ruff check": ["ruff", "check", "."],
         "ruff format --check": ["ruff", "format", "--check", "."],
         "mypy --strict": ["mypy", "--strict"],
-        "pytest": ["pytest", *pytest_arguments],
+        "pytest": ["pytest", "-n", str(test_processes()), "--dist", "loadfile", *pytest_arguments],
     }
     codes: dict[str, int] = {}
     for name, arguments in checks.items():
