@@ -453,3 +453,16 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     place = source_of(str(write(tmp_path / "sky", files())))
     with pytest.raises(InstallError, match="cannot be written to"):
         installer.plan(place)
+
+
+@pytest.mark.parametrize("left_out", ["AAAA", "of another length"])
+def test_a_file_that_is_left_out_does_not_stand_in_for_the_next(
+    installer: Installer, tmp_path: Path, left_out: str
+) -> None:
+    contents = {**files("sky"), "__pycache__/a.pyc": left_out, "b.txt": "BBBB"}
+    place = repository(tmp_path / "sky", contents)
+    install(installer, place)
+    for name, text in contents.items():
+        if not name.startswith("__pycache__"):
+            assert (installer.folder / "sky" / name).read_text() == text
+    assert not (installer.folder / "sky" / "__pycache__").exists()

@@ -58,9 +58,9 @@ def control_picture(
     try:
         own = getattr(module, "preview", None)
         return own(options, pictures) if own else _by_its_boxes(module, options, pictures)
-    except WebUIError:
+    except (WebUIError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a SystemExit of an extension, too
         raise ExtensionError(f"The preview of {module.name} failed: {type(error).__name__}: {error}.") from error
 
 

@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
@@ -221,11 +220,7 @@ class WorkerProcess:
             while True:
                 reported = life.reports.get()
                 if reported is None:
-                    raise (
-                        ExtensionCrashError(life.blame, life.culprit)
-                        if life.blame
-                        else WorkerError(self._epitaph(life))
-                    )
+                    raise self._loss(life)
                 job, report = reported
                 if report.kind == "extensions":
                     self._culprits.hear(report.data["reports"])
@@ -273,8 +268,9 @@ class WorkerProcess:
         with self._lock:
             self._closed = True
             life = self._life
-        with suppress(OSError):
-            life.wire.close()  # the worker ends by itself then, and may tell its plugins
+        # The worker ends by itself when its pipe is closed, and may tell its plugins.  Closing waits for a message that
+        # is being sent, which a worker that reads nothing would hold up for ever; the kill frees it.
+        Thread(target=life.wire.close, name="worker pipe", daemon=True).start()
         try:
             life.process.wait(ENDING_S)
         except subprocess.TimeoutExpired:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from webui.errors import InstallError
-from webui.plugins.trees import BLOCK, MAX_BYTES, MAX_FILES, TreeWriter, is_link, too_large, too_many
+from webui.plugins.trees import BLOCK, MAX_BYTES, MAX_FILES, TreeWriter, is_link, shown, too_large, too_many
 
 TIMEOUT_S = 300.0
 MAX_FETCHED = 2 * MAX_BYTES
@@ -91,16 +91,14 @@ def copy_commit(repository: Path, commit: str, writer: TreeWriter) -> None:
         if blob.mode == _LINK:
             raise is_link(blob.name)
         if blob.mode == _SUBMODULE:
-            raise InstallError(f'It holds another repository, "{blob.name}"; those (submodules) are not installed.')
+            raise InstallError(f"It holds another repository, {shown(blob.name)}; submodules are not installed.")
     if len(blobs) > MAX_FILES:
         raise too_many()
     if sum(blob.size for blob in blobs) > MAX_BYTES:
         raise too_large()
     with _objects(repository) as (asked, answers):
         for blob in blobs:
-            asked.write(f"{blob.object}\n".encode())
-            asked.flush()
-            writer.write(blob.name, _content(answers, blob))
+            writer.write(blob.name, _asked_for(blob, asked, answers))
 
 
 def _blob(line: str) -> Blob:
@@ -110,16 +108,23 @@ def _blob(line: str) -> Blob:
     return Blob(name=name, mode=mode, size=0 if size == "-" else int(size), object=object_name)
 
 
+def _asked_for(blob: Blob, asked: IO[bytes], answers: IO[bytes]) -> Iterator[bytes]:
+    """The blob's blocks.  git is asked when the first is wanted: an answer nobody reads would stand before the next."""
+    asked.write(f"{blob.object}\n".encode())
+    asked.flush()
+    yield from _content(answers, blob)
+
+
 def _content(answers: IO[bytes], blob: Blob) -> Iterator[bytes]:
     """The blob's blocks from ``git cat-file --batch``: a header with the size, the content, a newline."""
     header = answers.readline().split()
     left = int(header[2]) if len(header) == 3 and header[1] == b"blob" else -1
     if left != blob.size:
-        raise InstallError(f'The repository is damaged: "{blob.name}" is not there as it says.')
+        raise InstallError(f"The repository is damaged: {shown(blob.name)} is not there as it says.")
     while left:
         block = answers.read(min(left, BLOCK))
         if not block:
-            raise InstallError(f'The repository is damaged: "{blob.name}" ends too early.')
+            raise InstallError(f"The repository is damaged: {shown(blob.name)} ends too early.")
         left -= len(block)
         yield block
     answers.read(1)

@@ -65,20 +65,20 @@ class TreeWriter:
             key = tuple(unicodedata.normalize("NFC", part).casefold() for part in parts[:depth])
             known = self._known.setdefault(key, (path, is_file))
             if known != (path, is_file) or (is_file and self.root.joinpath(*parts).exists()):
-                raise InstallError(f"It holds {_shown(known[0])} and {_shown(name)}, which are one name on some disks.")
+                raise InstallError(f"It holds {shown(known[0])} and {shown(name)}, which are one name on some disks.")
 
 
 def checked_parts(name: str) -> tuple[str, ...]:
     """The folders and the file that a relative name with ``/`` names.  Raises InstallError when it leads elsewhere."""
     parts = tuple(name.split("/"))
     if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name):
-        raise InstallError(f"It holds a file {_shown(name)}, which leads out of its folder.")
+        raise InstallError(f"It holds a file {shown(name)}, which leads out of its folder.")
     for part in parts:
         wrong = not part or part == "." or part[-1] in ". " or _RESERVED.fullmatch(part) or set(part) & _FORBIDDEN
         if wrong or not part.isprintable():
-            raise InstallError(f"It holds a file {_shown(name)}, a name that not every system can keep.")
+            raise InstallError(f"It holds a file {shown(name)}, a name that not every system can keep.")
     if len(name) > MAX_NAME:
-        raise InstallError(f"It holds a file {_shown(name)}, whose name is longer than {MAX_NAME} characters.")
+        raise InstallError(f"It holds a file {shown(name)}, whose name is longer than {MAX_NAME} characters.")
     return parts
 
 
@@ -107,7 +107,7 @@ def read_plainly(path: Path, name: str) -> Iterator[bytes]:
     try:
         opened = os.open(path, flags)
     except OSError as error:
-        raise InstallError(f"{_shown(name)} cannot be read: {error.strerror}.") from error
+        raise InstallError(f"{shown(name)} cannot be read: {error.strerror}.") from error
     with os.fdopen(opened, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise no_file(name)
@@ -117,12 +117,12 @@ def read_plainly(path: Path, name: str) -> Iterator[bytes]:
 
 def is_link(name: str) -> InstallError:
     """The sentence for a symbolic link."""
-    return InstallError(f"It holds a link, {_shown(name)}; links can lead anywhere and are not installed.")
+    return InstallError(f"It holds a link, {shown(name)}; links can lead anywhere and are not installed.")
 
 
 def no_file(name: str) -> InstallError:
     """The sentence for a device, a pipe, a socket."""
-    return InstallError(f"It holds {_shown(name)}, which is no plain file.")
+    return InstallError(f"It holds {shown(name)}, which is no plain file.")
 
 
 def too_large() -> InstallError:
@@ -139,6 +139,7 @@ def _unreadable(error: OSError) -> None:
     raise InstallError(f"{error.filename} cannot be read: {error.strerror}.") from error
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """A file's name in quotes, with nothing in it that cannot be shown."""
     text = "".join(letter if letter.isprintable() else "?" for letter in name)
     return f'"{text if len(text) <= 100 else f"{text[:99]}…"}"'
