@@ -131,7 +131,7 @@ def test_a_recipe_is_a_request_with_no_path_of_one_machine(path: Path) -> None:
     assert request.name == path.stem
     named = [request.data.folder, request.data.class_folder, *map(str, request.options.values())]
     assert not any(text.startswith(("/", "~")) for text in named)
-    folders = {f"lessons/{lesson.name}" for lesson in lessons.LESSONS} | {"data"}
+    folders = {f"lessons/{lesson.name}" for lesson in lessons.LESSONS} | {"data", "data-canny"}
     assert {request.data.folder, request.data.class_folder} <= folders | {""}
 
 
