@@ -33,8 +33,12 @@ def test_auto_on_a_cpu_is_bf16_only_where_the_cpu_multiplies_it() -> None:
     assert device.choose("cpu").dtype is expected
 
 
-def test_threads_are_those_asked_for_and_by_default_those_the_process_may_use() -> None:
+def test_threads_are_those_asked_for_and_by_default_those_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.choose("cpu", "fp32", 1).threads == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert device.choose("cpu", "fp32").threads == 3
+    assert device.choose("cpu", "fp32", 1).threads == 1, "what is asked for here goes before the environment"
+    monkeypatch.delenv("OMP_NUM_THREADS")
     if hasattr(os, "sched_getaffinity"):
         assert device.choose("cpu", "fp32").threads == len(os.sched_getaffinity(0))
 

@@ -96,7 +96,10 @@ def release_memory(compute: Compute) -> None:
 
 
 def _cores() -> int:
-    """The processors this process may use: in a container or under taskset fewer than the machine has."""
+    """OMP_NUM_THREADS where it is set, else the processors this process may use: under taskset fewer than there are."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
