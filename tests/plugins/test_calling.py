@@ -14,6 +14,7 @@ import pytest
 from webui.plugins.call_record import CallRecord
 from webui.plugins.calling import FAILED, IMPORT, Bound, Budgets, Caller
 from webui.plugins.conduct import Conduct, Journal, State
+from webui.plugins.watchdog import HookTimeout, Running, _raise_in, settle
 
 QUICK = Budgets(start_s=0.3, call_s=0.3, grace_s=0.3)
 HERE = Path(__file__)
@@ -93,6 +94,35 @@ def test_the_call_around_is_ended_not_the_one_inside() -> None:
     assert caller.call(bound(caller, lambda: caller.call(inner, {})), {}) is FAILED
     assert [problem.extension for problem in caller.journal.problems] == ["mine", "mine"]
     assert not conduct.is_off
+
+
+def test_a_call_that_ends_just_as_it_is_told_to_leaves_nothing_behind() -> None:
+    running = Running("before_job", threading.get_ident(), 0.0, None)
+    running.is_over = running.firing = True  # the watchdog saw it running a moment ago
+
+    def tell() -> None:
+        time.sleep(0.05)
+        running.fired += 1
+        _raise_in(running.thread, HookTimeout)
+        running.firing = False
+
+    late = threading.Thread(target=tell)
+    late.start()
+    settle(running)
+    late.join()
+    assert sum(range(10_000)) == 49_995_000, "nothing is raised any more between two instructions"
+
+
+def test_the_record_forgets_calls_inside_of_one_that_is_over() -> None:
+    here = CallRecord.create()
+    marks = [CallRecord.mark("mine", hook, "x.py", 1.0) for hook in ("before_job", "progress", "step_done")]
+    depths = [here.begin(mark, time.perf_counter()) for mark in marks]
+    here.end(depths[1])
+    call = here.read()
+    assert call is not None and call.hook == "before_job"
+    here.end(depths[0])
+    assert here.read() is None
+    here.drop()
 
 
 def test_a_call_within_its_time_is_left_alone_and_counted(on: Any) -> None:

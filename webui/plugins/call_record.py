@@ -69,18 +69,21 @@ class CallRecord:
         text = text if len(text) <= SIZE - _HEAD.size else json.dumps([extension[:80], hook[:80], ""]).encode()
         return _HEAD.pack(0.0, limit_s, len(text)) + text
 
-    def begin(self, mark: bytes, started: float) -> None:
-        """Write down that a call begins."""
-        if self._memory[:8] != bytes(8):
-            self._outer.append(self._memory[:SIZE])
+    def begin(self, mark: bytes, started: float) -> int:
+        """Write down that a call begins; how many calls are around it."""
+        depth = len(self._outer)
+        self._outer.append(self._memory[:SIZE] if self._memory[:8] != bytes(8) else b"")
         self._memory[: len(mark)] = mark
         _BEGAN.pack_into(self._memory, 0, started)
+        return depth
 
-    def end(self) -> None:
-        """Write down that the innermost call is over."""
+    def end(self, depth: int) -> None:
+        """Write down that the call with so many around it is over, and every one inside of it."""
         _BEGAN.pack_into(self._memory, 0, 0.0)
-        if self._outer:
-            self._memory[:SIZE] = self._outer.pop()
+        around = self._outer[depth]
+        del self._outer[depth:]
+        if around:
+            self._memory[:SIZE] = around
 
     def read(self) -> RecordedCall | None:
         """The call under way, None when there is none."""

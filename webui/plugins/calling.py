@@ -128,8 +128,7 @@ class Caller:
         started = time.perf_counter()
         outer = watchdog.running.get(thread)
         running = Running(bound.hook, thread, started + bound.budget_s, outer)
-        if record is not None:
-            record.begin(bound.mark, started)
+        depth = record.begin(bound.mark, started) if record is not None else 0
         watchdog.running[thread] = running
         if not watchdog.is_awake:
             watchdog.wake()
@@ -139,25 +138,24 @@ class Caller:
             finally:
                 running.is_over = True
         except BaseException as error:
-            running.is_over = True
-            self._end(running, started, bound)
+            running.is_over = True  # also when it was told to end just behind the function
+            self._end(running, started, bound, depth)
             if self._is_for_others(error, running):
                 raise
             self._failed(bound, error)
             return FAILED
-        self._end(running, started, bound)
+        self._end(running, started, bound, depth)
         if running.fired:  # it kept what it was told to end by
             self._hung(bound, NOWHERE)
             return FAILED
         return result
 
-    def _end(self, running: Running, started: float, bound: Bound) -> None:
-        bound.time.add(time.perf_counter() - started)
+    def _end(self, running: Running, started: float, bound: Bound, depth: int) -> None:
         self.watchdog.running[running.thread] = running.outer
-        if running.fired:
-            settle(running)
+        settle(running)
+        bound.time.add(time.perf_counter() - started)
         if self.record is not None:
-            self.record.end()
+            self.record.end(depth)
 
     def _is_for_others(self, error: BaseException, running: Running) -> bool:
         """Whether an exception came from outside: Ctrl+C of a person, or the end of the call around this one."""

@@ -111,10 +111,19 @@ class Watchdog:
 
 
 def settle(running: Running) -> None:
-    """Make sure that nothing is raised any more for a call that is over."""
-    while running.firing:
-        time.sleep(0.001)
-    _raise_in(running.thread, None)
+    """Make sure that nothing is raised any more for a call that is over.
+
+    The watchdog may have looked at it just before it was over, and tell it only now: what is raised here is that, or is
+    meant for a call around this one, which is told again.
+    """
+    while running.firing or running.fired:
+        try:
+            while running.firing:
+                time.sleep(0.001)
+            _raise_in(running.thread, None)
+            return
+        except HookTimeout:
+            continue
 
 
 @dataclass(frozen=True)
