@@ -94,7 +94,7 @@ def test_a_preview_is_the_control_picture(client: TestClient) -> None:
     heavy = asked(image=picture, preprocessor="heavy")
     assert heavy.status_code == 422 and heavy.json()["error"].startswith("heavy computes with a network")
     assert asked("Own Net", words="fog").json() == {
-        "error": "The preview of Own Net failed: ZeroDivisionError: division by zero."
+        "error": "extension own: preview of Own Net failed: ZeroDivisionError: division by zero (own.py, line 33)"
     }
     assert read_pixels(asked("Own Net", words="own").content).shape == (8, 16, 3)
 

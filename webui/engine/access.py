@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webui.errors import unknown_name
+from webui.engine.control_pictures import run_here
 
 if TYPE_CHECKING:
     from webui.checkpoints.library import ModelEntry
@@ -56,13 +56,6 @@ class Access:
 def access_to(engine: Engine) -> Access:
     """What may be asked of an engine."""
 
-    def preprocess(name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
-        known = engine.plugins.preprocessors
-        if name not in known:
-            raise unknown_name("preprocessor", name, known)
-        with engine.plugins.blaming():
-            return known[name].run(pixels, options)
-
     return Access(
         submit=engine.submit_plain,
         job=engine.job,
@@ -77,5 +70,5 @@ def access_to(engine: Engine) -> Access:
         preprocessors=lambda: engine.plugins.preprocessors,
         modules=lambda: engine.plugins.conditioning_modules,
         settings=engine.own_settings,
-        preprocess=preprocess,
+        preprocess=lambda name, pixels, options: run_here(name, pixels, options, engine.plugins),
     )

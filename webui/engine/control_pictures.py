@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from webui.checkpoints.library import Library
 from webui.conditioning import ConditioningModule, Pictures
 from webui.conditioning.modules import options_of
 from webui.engine.module_options import resolved_option
-from webui.errors import ExtensionError, RequestError, WebUIError, unknown_name
+from webui.errors import ExtensionError, RequestError, unknown_name
 from webui.images.masks import read_mask
 from webui.images.pixels import read_pixels
 from webui.option_boxes import Kind, all_boxes
@@ -55,13 +57,13 @@ def control_picture(
         preprocessor=lambda name: _registered(name, plugins),
         model_entries=library.entries,
     )
-    try:
-        own = getattr(module, "preview", None)
-        return own(options, pictures) if own else _by_its_boxes(module, options, pictures)
-    except (WebUIError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # a SystemExit of an extension, too
-        raise ExtensionError(f"The preview of {module.name} failed: {type(error).__name__}: {error}.") from error
+    own = getattr(module, "preview", None)
+    if own is None:
+        return _by_its_boxes(module, options, pictures)
+    pixels: Pixels = plugins.ask(
+        "register_conditioning_modules", module.name, f"preview of {module.name}", lambda: own(options, pictures)
+    )
+    return pixels
 
 
 def _by_its_boxes(module: ConditioningModule, options: Any, pictures: Pictures) -> Pixels:
@@ -79,7 +81,21 @@ def _preprocessed(name: str, pixels: Pixels, options: Mapping[str, Any], plugins
     preprocessor = _registered(name, plugins)
     if preprocessor.in_worker:
         raise RequestError(f"{name} computes with a network; what it makes is seen in the picture, not in a preview.")
-    return preprocessor.run(pixels, options)
+    return run_here(name, pixels, options, plugins)
+
+
+def run_here(name: str, pixels: Pixels, options: Mapping[str, Any], plugins: Plugins) -> Pixels:
+    """The control picture of a registered preprocessor, made in this process and within the time that a hook has.
+
+    Raises ExtensionError when it fails or gives something else than (H, W, 3) uint8.
+    """
+    preprocessor = _registered(name, plugins)
+    made = plugins.ask(
+        "register_preprocessors", name, f"preprocessor {name}", lambda: preprocessor.run(pixels, options)
+    )
+    if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.ndim != 3 or made.shape[2] != 3:
+        raise ExtensionError(f"The preprocessor {name} gave no picture of (height, width, 3) bytes; ask its author.")
+    return made
 
 
 def _registered(name: str, plugins: Plugins) -> Preprocessor:

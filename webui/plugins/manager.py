@@ -450,6 +450,32 @@ class Plugins:
         )
         return None if answer is FAILED else answer
 
+    def ask(self, hook: str, name: str, doing: str, function: Callable[[], Any]) -> Any:
+        """What ``function``, code of the part ``name`` that ``hook`` registered, gives within the budget of a call.
+
+        ``doing`` is what the call is named by.  Raises what the part says to the user (a WebUIError), and
+        ExtensionError when it raises anything else, takes too long or is of an extension that is switched off.
+        """
+        owner = self._owned(hook)[name][1]
+        conduct = self.journal.conducts.get(extension_named(owner) or "")
+        if conduct is None:
+            return function()
+
+        def outcome() -> tuple[Any, WebUIError | None]:
+            try:
+                return function(), None
+            except WebUIError as error:
+                return None, error
+
+        found = self.caller.run(conduct, doing, outcome)
+        if found is FAILED:
+            told = [one.sentence for one in self.journal.problems if one.extension == conduct.name]
+            raise ExtensionError(self.why_off(owner) or (told[-1] if told else f"The {owner} failed at {doing}."))
+        answer, refusal = found
+        if refusal is not None:
+            raise refusal
+        return answer
+
     def run(self, owner: str, hook: str, function: Callable[[], Any]) -> Any:
         """What a function of the plugin ``owner`` gives, timed and within the budget of ``hook``, or FAILED."""
         conduct = self.journal.conducts.get(owner.removeprefix(_extension("")))
