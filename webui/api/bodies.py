@@ -1,4 +1,4 @@
-"""A request's body that is a picture file as it is, and how the documentation shows it."""
+"""Bodies of requests as the documentation shows them, and those that are a picture file as it is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ MAX_PICTURE = 64 * 1024 * 1024
 PICTURE_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 }
+
+
+def body_of(schema: str) -> dict[str, Any]:
+    """``openapi_extra`` of a route whose body is JSON of a schema of that name."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 async def read_picture(request: Request) -> bytes:
