@@ -124,3 +124,20 @@ def test_a_module_may_have_arguments_of_its_own(client: TestClient) -> None:
     assert "own net" in client.get("/sdapi/v1/scripts").json()["txt2img"]
     info = [one for one in client.get("/sdapi/v1/script-info").json() if one["name"] == "tint"]
     assert [len(one["args"]) for one in info] == [2, 2] and all(one["is_alwayson"] for one in info)
+
+
+def test_the_health_route_tells_times_and_failures_of_both_processes(client: TestClient) -> None:
+    picture = client.post("/api/v1/inputs", content=picture_bytes()).json()["id"]
+    asked = client.post(
+        "/api/v1/modules/preview", json={"name": "Own Net", "options": {"words": "fog", "image": picture}}
+    )
+    assert asked.status_code == 500
+    health = client.get("/api/v1/extensions/health").json()
+    own, tint = sorted(health["extensions"], key=lambda one: str(one["name"]))
+    assert (own["name"], own["state"], own["failures"]) == ("own", "on", 1)
+    (problem,) = own["problems"]
+    assert problem["hook"] == "preview of Own Net" and problem["file"] == "own.py" and problem["line"] == 33
+    assert health["problems"] == [problem["sentence"]]
+    assert own["hooks"]["server"]["preview of Own Net"]["calls"] == 1
+    assert tint["failures"] == 0 and tint["problems"] == []
+    assert tint["hooks"]["server"]["register_preprocessors"]["total_s"] > 0
