@@ -115,6 +115,21 @@ def test_a_module_is_an_always_on_script(client: TestClient) -> None:
     assert made_with(client, "Tint", [5]).status_code == 422
 
 
+def test_modules_of_an_infotext_are_used_unless_the_body_names_them(client: TestClient) -> None:
+    def text_of(**more: Any) -> str:
+        answer = client.post("/sdapi/v1/txt2img", json={**PLAIN, **more})
+        (text,) = json.loads(answer.json()["info"])["infotexts"]
+        return str(text)
+
+    tinted = {"alwayson_scripts": {"Tint": {"args": [{"strength": 0.5, "words": "fog"}]}}}
+    told = text_of(**tinted)
+    assert 'Tint: "Strength: 0.5, Words: fog"' in told
+    assert 'Tint: "Strength: 0.5, Words: fog"' in text_of(infotext=told)
+    other = {"alwayson_scripts": {"tint": {"args": [{"strength": 0.25}]}}}
+    assert 'Tint: "Strength: 0.25"' in text_of(infotext=told, **other) and "fog" not in text_of(infotext=told, **other)
+    assert "Tint" not in text_of(infotext=told, alwayson_scripts={"Tint": {"args": []}})
+
+
 def test_a_module_may_have_arguments_of_its_own(client: TestClient) -> None:
     answer = made_with(client, "OWN NET", [{"enabled": True, "weight": 0.25}, {"weight": 1}])
     (text,) = json.loads(answer.json()["info"])["infotexts"]

@@ -1,7 +1,7 @@
 """``alwayson_scripts``: which names are taken, and what those that change pixels mean for the request.
 
 A conditioning module is an always-on script of its name: its ``always_on`` says which uses the arguments mean; without
-it each argument is an object with options by name.
+it each argument is an object with options by name.  What a body's ``infotext`` tells of modules is used as well.
 
 Upstream runs "Sampler", "Seed" and "Refiner" for its own page alone, "Extra options" only shows settings, and
 "Hypertile" reads settings: their arguments are taken and mean nothing.
@@ -16,7 +16,10 @@ from typing import Any
 from webui.api.sdapi.errors import UpstreamError
 from webui.conditioning import ConditioningModule
 from webui.errors import ExtensionError, RequestError, WebUIError
+from webui.metadata import module_texts
+from webui.metadata.infotext import parse
 from webui.option_boxes import with_pictures
+from webui.plugins.manager import Plugins
 from webui.request import ModuleUse, SoftInpainting
 
 SOFT_INPAINTING = "soft inpainting"
@@ -57,6 +60,15 @@ def module_uses(
                 raise RequestError(f"The arguments of {module.name} must be objects with its options by name.")
             uses.append(ModuleUse(name=module.name, options=with_pictures(module.options, options, keep)))
     return tuple(uses)
+
+
+def told_modules(infotext: str, scripts: Mapping[str, Any], plugins: Plugins) -> tuple[ModuleUse, ...]:
+    """The uses of conditioning modules that a body's ``infotext`` tells of, but of those that its scripts name."""
+    if not infotext:
+        return ()
+    named = {name.casefold() for name in scripts}
+    uses, _ = module_texts.read(dict(parse(infotext).fields), plugins.conditioning_modules, plugins.ask_module)
+    return tuple(use for use in uses if use.name.casefold() not in named)
 
 
 def _meant(module: ConditioningModule, given: list[Any]) -> Sequence[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from webui.api.sdapi.always_on import module_uses, soft_inpainting
+from webui.api.sdapi.always_on import module_uses, soft_inpainting, told_modules
 from webui.api.sdapi.errors import UpstreamError
 from webui.api.sdapi.models import (
     Generation,
@@ -103,7 +103,10 @@ def to_request(body: Generation, options: Snapshot, engine: Engine) -> Generatio
         refiner=_refiner(body),
         start=_start(body, options, engine) if isinstance(body, StableDiffusionProcessingImg2Img) else None,
         face_restoration=face_restoration(options) if body.restore_faces else None,
-        modules=module_uses(body.alwayson_scripts, engine.modules(), lambda text: stored(text, options, engine)),
+        modules=(
+            *module_uses(body.alwayson_scripts, engine.modules(), lambda text: stored(text, options, engine)),
+            *told_modules(body.infotext or "", body.alwayson_scripts, engine.plugins),
+        ),
     )
     return with_settings(request, options, default_eta=sampler.default_eta)
 
