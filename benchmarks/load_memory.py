@@ -61,17 +61,17 @@ def row(checkpoint: Path, dtype: str, runs: int) -> str:
 def load_once(checkpoint: Path, dtype: str) -> dict[str, float]:
     """Seconds, CPU seconds, bytes of the weights, and bytes gained at the peak by loading in this process."""
     from webui import device, families
-    from webui.checkpoints.formats import SafetensorsFile
+    from webui.checkpoints.formats import BUILT_IN
     from webui.plugins.manager import Plugins
 
     compute = device.choose("cpu", dtype)
     plugins = Plugins.load(None)
-    families.find_family(SafetensorsFile.open(checkpoint).header, plugins.families)
+    families.find_family(BUILT_IN.open(checkpoint).header, plugins.families)
     _import_networks()
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     started, computed = time.perf_counter(), time.process_time()
-    model = families.load(SafetensorsFile.open(checkpoint), plugins.families, compute)
+    model = families.load(BUILT_IN.open(checkpoint), plugins.families, compute)
     seconds, cpu = time.perf_counter() - started, time.process_time() - computed
     networks = (model.unet, model.vae, model.text_encoder)
     weights = sum(tensor.nbytes for network in networks for tensor in network.state_dict().values())

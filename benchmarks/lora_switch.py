@@ -20,7 +20,7 @@ from random_checkpoint import write_sd15
 from safetensors.torch import save_file
 
 from webui import device, families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.conditioning.lora import LoraUse, adapted
 from webui.model import Model
 from webui.networks.layer_names import lora_targets
@@ -57,7 +57,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> None:
     compute = device.choose("cpu", options.precision, options.threads)
     path = options.model or write_sd15(folder / "model.safetensors")
-    model = families.load(SafetensorsFile.open(path), Plugins.load(None).families, compute)
+    model = families.load(BUILT_IN.open(path), Plugins.load(None).families, compute)
     files = options.lora or [
         write_lora(folder / "lora.safetensors", model),
         write_lora(folder / "locon.safetensors", model, convolutions=True),

@@ -78,7 +78,7 @@ def write_models(models: Path) -> None:
     import torch
     from random_checkpoint import sd15_shapes, write_sd15
 
-    from webui.checkpoints.formats import write_file
+    from webui.checkpoints.safetensors import write_file
 
     for name, seed in (("one", 1), ("two", 2)):
         path = models / "Stable-diffusion" / f"{name}.safetensors"

@@ -186,13 +186,13 @@ def networks(case: Case) -> tuple[Any, Any]:
 
 def _embedded() -> tuple[Any, Any]:
     from webui.checkpoints import keys
-    from webui.checkpoints.formats import SafetensorsFile
+    from webui.checkpoints.formats import BUILT_IN
     from webui.families.sd15 import checked_config
     from webui.networks.clip import ClipTextConfig
     from webui.networks.unet import UNetConfig
 
     folder = Path(__file__).parents[1] / "models" / "Stable-diffusion"
-    file = SafetensorsFile.open(next(iter(sorted(folder.glob("*.safetensors")))))
+    file = BUILT_IN.open(next(iter(sorted(folder.glob("*.safetensors")))))
     said = checked_config(file)
     unet, text = said.get("unet", {}), said.get("text", {})
     return (

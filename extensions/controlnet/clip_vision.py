@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from webui.checkpoints.formats import WeightsFile
 from webui.device import Compute
 from webui.errors import CheckpointError
 from webui.networks.clip_image import ClipImageConfig, ClipImageEncoder
@@ -47,16 +47,16 @@ _TOP_NAMES = {
 }
 
 
-def load_encoder(path: Path, compute: Compute) -> ClipImageEncoder:
+def load_encoder(file: WeightsFile, compute: Compute) -> ClipImageEncoder:
     """The image encoder of a file.  Raises CheckpointError for a file that holds none."""
-    weights = _plain_names(tensors_of(path, compute))
+    weights = _plain_names(tensors_of(file, compute))
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     config = config_of(shapes)
     with torch.device("meta"):
         network = ClipImageEncoder(config)
     missing = [name for name in network.state_dict() if name not in weights]
     if missing:
-        raise CheckpointError(f"{path.name} is no whole CLIP image encoder: {missing[0]} is missing.")
+        raise CheckpointError(f"{file.path.name} is no whole CLIP image encoder: {missing[0]} is missing.")
     network.load_state_dict({name: weights[name] for name in network.state_dict()}, assign=True)
     return network.requires_grad_(False).eval()
 

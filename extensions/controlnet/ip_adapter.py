@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from webui.checkpoints.formats import WeightsFile
 from webui.device import Compute
 from webui.errors import CheckpointError
 from webui.networks.attention import attention
@@ -46,18 +46,18 @@ class IPAdapter:
     clip_width: int
 
 
-def load_adapter(path: Path, compute: Compute) -> IPAdapter:
+def load_adapter(file: WeightsFile, compute: Compute) -> IPAdapter:
     """The IP-Adapter of a file.  Raises CheckpointError for one of a kind that is not known here."""
-    projection, reads_tokens, clip_width = _projection(tensors_of(path, compute, "image_proj."), path.name)
-    weights = tensors_of(path, compute, "ip_adapter.")
+    projection, reads_tokens, clip_width = _projection(tensors_of(file, compute, "image_proj."), file.path.name)
+    weights = tensors_of(file, compute, "ip_adapter.")
     numbers = sorted({int(name.split(".")[0]) for name in weights if name.split(".")[0].isdigit()})
     try:
         pairs = [(weights[f"{n}.to_k_ip.weight"], weights[f"{n}.to_v_ip.weight"]) for n in numbers]
     except KeyError as error:
-        raise CheckpointError(f"{path.name} is no IP-Adapter that is known here: {error} is missing.") from error
+        raise CheckpointError(f"{file.path.name} is no IP-Adapter that is known here: {error} is missing.") from error
     if not pairs:
         raise CheckpointError(
-            f"{path.name} is no IP-Adapter that is known here: it has no ip_adapter.1.to_k_ip.weight."
+            f"{file.path.name} is no IP-Adapter that is known here: it has no ip_adapter.1.to_k_ip.weight."
         )
     return IPAdapter(projection, tuple(pairs), reads_tokens, clip_width)
 

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from webui.checkpoints.formats import Header, SafetensorsFile
+from webui.checkpoints.formats import WeightsFile
+from webui.checkpoints.loaders import Header
 from webui.device import Compute
 from webui.errors import CheckpointError, NotFoundError
 from webui.networks import controlnet, t2i_adapter
@@ -111,19 +112,19 @@ def size_of(thing: Any) -> int:
     return sum(size_of(value) for value in vars(thing).values()) if hasattr(thing, "__dict__") else 0
 
 
-def tensors_of(path: Path, compute: Compute, prefix: str = "") -> dict[str, Tensor]:
+def tensors_of(file: WeightsFile, compute: Compute, prefix: str = "") -> dict[str, Tensor]:
     """The tensors of a file below ``prefix`` in the precision and on the device that it is computed with."""
-    return SafetensorsFile.open(path).load(prefix, compute.dtype, compute.device)
+    return file.load(prefix, compute.dtype, compute.device)
 
 
-def load_controlnet(path: Path, unet: UNet, compute: Compute) -> ControlNet:
+def load_controlnet(file: WeightsFile, unet: UNet, compute: Compute) -> ControlNet:
     """The ControlNet of a file, in the names of either program, for a UNet of this kind.  Raises CheckpointError."""
-    weights = _plain_names(tensors_of(path, compute))
+    weights = _plain_names(tensors_of(file, compute))
     if "difference" in weights:
         base = unet.state_dict()
         del weights["difference"]
         weights = {name: tensor + base[name].to(tensor) if name in base else tensor for name, tensor in weights.items()}
-    return _built_controlnet(weights, unet, path.name)
+    return _built_controlnet(weights, unet, file.path.name)
 
 
 def expand_control_lora(tensors: Mapping[str, Tensor], unet: UNet, name: str) -> ControlNet:
@@ -144,9 +145,9 @@ def expand_control_lora(tensors: Mapping[str, Tensor], unet: UNet, name: str) ->
     return _built_controlnet({**base, **weights}, unet, name)
 
 
-def load_t2i_adapter(path: Path, unet: UNet, compute: Compute) -> T2IAdapter | LightAdapter:
+def load_t2i_adapter(file: WeightsFile, unet: UNet, compute: Compute) -> T2IAdapter | LightAdapter:
     """The T2I-Adapter of a file, full or light, in the names of either program.  Raises CheckpointError."""
-    weights = tensors_of(path, compute)
+    weights = tensors_of(file, compute)
     is_light = any(name.endswith("out_conv.weight") for name in weights)
     network: T2IAdapter | LightAdapter
     if is_light:
@@ -162,10 +163,10 @@ def load_t2i_adapter(path: Path, unet: UNet, compute: Compute) -> T2IAdapter | L
     widths = tuple(network.config.channels)
     if widths != unet.config.channels:
         raise CheckpointError(
-            f"{path.name} has features of {widths} channels; this model needs {unet.config.channels}, that is, "
+            f"{file.path.name} has features of {widths} channels; this model needs {unet.config.channels}, that is, "
             "an adapter for another kind of Stable Diffusion."
         )
-    _assign(network, weights, path.name)
+    _assign(network, weights, file.path.name)
     return network
 
 

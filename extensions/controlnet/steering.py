@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from webui.checkpoints.formats import read_header
+from webui.checkpoints.formats import WeightsFile
 from webui.conditioning import Contribution, Pictures
 from webui.diffusion.guidance import Guide, Guiding, NetworkCall
 from webui.errors import RequestError, WebUIError
@@ -95,6 +95,10 @@ class Job:
         planes = torch.from_numpy(levels if levels.ndim == 3 else levels[:, :, None]).permute(2, 0, 1)[None]
         return planes.to(self.model.compute.device, torch.float32) / 255
 
+    def open(self, path: Path) -> WeightsFile:
+        """A model file.  Raises CheckpointError, NotFoundError."""
+        return self.pictures.formats.open(path)
+
     @property
     def region(self) -> Tensor | None:
         """Where the unit works, (1, 1, H, W) from 0 to 1; None for everywhere."""
@@ -120,7 +124,7 @@ def contribution(job: Job) -> Contribution:
             raise RequestError(f'{NAME}: choose a model; the preprocessor "{name}" makes a picture for one.')
         return Contribution(NOTHING, guide=guide)
     path = job.pictures.model_file("controlnet", job.unit.model)
-    fill = FILLS[kind_of(read_header(path), path.name)](job, path)
+    fill = FILLS[kind_of(job.open(path).header, path.name)](job, path)
     return Contribution(_while_active(job.unit, fill), guide=guide)
 
 
@@ -159,13 +163,14 @@ def control_fill(job: Job, path: Path) -> Fill:
     """The residuals of a ControlNet, whose answer depends on the call."""
     unet, compute = job.model.unet, job.model.compute
     key = ("ControlNet", unet.config)
-    return residuals_fill(job, job.networks.get(path, compute, key, lambda: load_controlnet(path, unet, compute)), path)
+    network = job.networks.get(path, compute, key, lambda: load_controlnet(job.open(path), unet, compute))
+    return residuals_fill(job, network, path)
 
 
 def control_lora_fill(job: Job, path: Path) -> Fill:
     """As :func:`control_fill`, of the ControlNet that a Control-LoRA makes of this model's own way down."""
     compute = job.model.compute
-    tensors = job.networks.get(path, compute, "Control-LoRA", lambda: tensors_of(path, compute))
+    tensors = job.networks.get(path, compute, "Control-LoRA", lambda: tensors_of(job.open(path), compute))
     return residuals_fill(job, expand_control_lora(tensors, job.model.unet, path.name), path)
 
 
@@ -232,7 +237,7 @@ def t2i_fill(job: Job, path: Path) -> Fill:
     """The features of a T2I-Adapter, which depend on the control picture alone."""
     unet, compute = job.model.unet, job.model.compute
     key = ("T2I-Adapter", unet.config)
-    network = job.networks.get(path, compute, key, lambda: load_t2i_adapter(path, unet, compute))
+    network = job.networks.get(path, compute, key, lambda: load_t2i_adapter(job.open(path), unet, compute))
     features = network(hint_tensor(job, hint_of(job.unit, job.request, job.pictures)))
     region, weights = job.region, _t2i_weights(job, len(features))
     weighted = [_weighted(one, weight, region, False) for one, weight in zip(features, weights, strict=True)]
@@ -258,7 +263,7 @@ def _t2i_weights(job: Job, levels: int) -> Sequence[float]:
 def ip_adapter_fill(job: Job, path: Path) -> Fill:
     """The tokens of an IP-Adapter, read by cross-attention beside the prompt's."""
     compute, unet = job.model.compute, job.model.unet
-    adapter: IPAdapter = job.networks.get(path, compute, "IP-Adapter", lambda: load_adapter(path, compute))
+    adapter: IPAdapter = job.networks.get(path, compute, "IP-Adapter", lambda: load_adapter(job.open(path), compute))
     encoder = clip_encoder(job, adapter, path.name)
     hint = source_pixels(job)
     pairs = pairs_of(adapter, tokens_of(adapter, encoder, hint, compute, path.name), unet, path.name)
@@ -284,14 +289,15 @@ def clip_encoder(job: Job, adapter: IPAdapter, name: str) -> ClipImageEncoder:
     wanted = job.unit.clip_vision or _fitting_encoder(job, adapter, name)
     path = job.pictures.model_file("clip_vision", wanted)
     compute = job.model.compute
-    encoder: ClipImageEncoder = job.networks.get(path, compute, "CLIP vision", lambda: load_encoder(path, compute))
+    key = "CLIP vision"
+    encoder: ClipImageEncoder = job.networks.get(path, compute, key, lambda: load_encoder(job.open(path), compute))
     return encoder
 
 
 def _fitting_encoder(job: Job, adapter: IPAdapter, name: str) -> str:
     files = job.pictures.model_entries("clip_vision")
     for file in files:
-        if _encoder_width(file.path, adapter) == adapter.clip_width:
+        if _encoder_width(job, file.path, adapter) == adapter.clip_width:
             return file.name
     raise RequestError(
         f"{NAME}: {name} needs the CLIP image encoder that it was trained with, one that gives {adapter.clip_width} "
@@ -299,10 +305,10 @@ def _fitting_encoder(job: Job, adapter: IPAdapter, name: str) -> str:
     )
 
 
-def _encoder_width(path: Path, adapter: IPAdapter) -> int:
+def _encoder_width(job: Job, path: Path, adapter: IPAdapter) -> int:
     """How wide a file's answer is, of the kind that the adapter reads; 0 for a file that holds no encoder."""
     try:
-        config = config_of(plain_shapes(read_header(path).shapes()))
+        config = config_of(plain_shapes(job.open(path).header.shapes()))
     except WebUIError:
         return 0
     return config.width if adapter.reads_tokens else config.projection

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.checkpoints.facts import FactCache, ModelFacts, read_facts
-from webui.checkpoints.formats import read_header, read_outline
+from webui.checkpoints.formats import BUILT_IN
 from webui.checkpoints.hashes import HashCache, both_sha256, file_sha256
 from webui.checkpoints.library import Library, ModelEntry
 from webui.errors import RequestError, WebUIError
@@ -154,10 +154,10 @@ def test_no_bytes_break_the_index(data: bytes) -> None:
 def test_the_quick_look_sees_what_the_careful_one_sees(tmp_path: Path) -> None:
     for number, shapes in enumerate(({"a": [1]}, {"a": [2, 3], "b": [0], "c": []})):
         path = header_file(tmp_path / f"{number}.safetensors", {"k": "v"}, shapes)
-        outline, header = read_outline(path), read_header(path)
+        outline, header = BUILT_IN.read_outline(path), BUILT_IN.read_header(path)
         assert (outline.metadata, outline.shapes) == (header.metadata, header.shapes())
     path.write_bytes(path.read_bytes() + b"more")
-    for read in (read_outline, read_header):
+    for read in (BUILT_IN.read_outline, BUILT_IN.read_header):
         with pytest.raises(WebUIError, match="4 bytes follow the last tensor"):
             read(path)
 
@@ -190,7 +190,7 @@ def test_a_database_that_is_none_is_no_trouble(tmp_path: Path) -> None:
 
 def test_both_hashes_are_those_of_hashlib(tmp_path: Path) -> None:
     path = header_file(tmp_path / "a.safetensors", {"k": "v"}, {"a": [3_000_000]})
-    start = read_header(path).data_start
+    start = BUILT_IN.read_header(path).data_start
     calls: list[int] = []
     whole, data = both_sha256(path, start, lambda: calls.append(1))
     assert whole == file_sha256(path)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from webui.checkpoints.formats import SafetensorsFile, read_header, write_file
+from webui.checkpoints.formats import BUILT_IN
+from webui.checkpoints.safetensors import write_file
 from webui.errors import CheckpointError, NotFoundError
 
 CPU = torch.device("cpu")
@@ -66,7 +67,7 @@ ATTACKS: dict[str, tuple[Any, bytes]] = {
 def test_a_file_that_lies_is_refused_in_one_sentence(tmp_path: Path, attack: str) -> None:
     path = written(tmp_path / "bad.safetensors", *ATTACKS[attack])
     with pytest.raises(CheckpointError) as caught:
-        read_header(path)
+        BUILT_IN.read_header(path)
     assert "bad.safetensors" in str(caught.value) and len(str(caught.value)) < 600
 
 
@@ -74,7 +75,7 @@ def test_a_file_that_lies_is_refused_in_one_sentence(tmp_path: Path, attack: str
 def test_a_header_length_beyond_the_file_reads_nothing(tmp_path: Path, length: int) -> None:
     path = written(tmp_path / "long.safetensors", {}, length=length)
     with pytest.raises(CheckpointError, match=f"claims {length} bytes"):
-        read_header(path)
+        BUILT_IN.read_header(path)
 
 
 @given(st.binary(max_size=60))
@@ -83,7 +84,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         file.write(data)
         file.flush()
         with pytest.raises(CheckpointError):
-            read_header(Path(file.name))
+            BUILT_IN.read_header(Path(file.name))
 
 
 @given(st.data())
@@ -94,7 +95,7 @@ def test_a_cut_off_file_is_refused(data: st.DataObject) -> None:
         whole = path.read_bytes()
         path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
         with pytest.raises(CheckpointError):
-            read_header(path)
+            BUILT_IN.read_header(path)
 
 
 @pytest.mark.parametrize("length", [0x0280, 0x0480, 0x10280])
@@ -103,18 +104,18 @@ def test_a_header_length_that_looks_like_a_pickle_is_none(tmp_path: Path, length
     entry = json.dumps({"a": tensor(0, 1)}).encode()
     path = written(tmp_path / "unlucky.safetensors", entry.ljust(length), b"1")
     assert path.read_bytes()[:1] == b"\x80"
-    assert read_header(path).tensors["a"].shape == (1,)
+    assert BUILT_IN.read_header(path).tensors["a"].shape == (1,)
 
 
 def test_a_file_that_went_away_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="Refresh"):
-        read_header(tmp_path / "gone.safetensors")
+        BUILT_IN.read_header(tmp_path / "gone.safetensors")
 
 
 def test_a_folder_of_that_name_is_an_error_for_people(tmp_path: Path) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(CheckpointError, match="cannot be read"):
-        read_header(tmp_path / "folder.safetensors")
+        BUILT_IN.read_header(tmp_path / "folder.safetensors")
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
@@ -123,7 +124,7 @@ def test_tensors_load_to_the_wanted_dtype(tmp_path: Path, stored: torch.dtype, w
     weights = {"net.a": torch.randn(7, 3).to(stored), "net.b": torch.tensor(1.5).to(stored), "other": torch.ones(2)}
     weights |= {"net.empty": torch.empty(0, 4).to(stored), "net.count": torch.arange(3)}
     save_file(weights, tmp_path / "x.safetensors")
-    loaded = SafetensorsFile.open(tmp_path / "x.safetensors").load("net.", wanted, CPU)
+    loaded = BUILT_IN.open(tmp_path / "x.safetensors").load("net.", wanted, CPU)
     assert set(loaded) == {"a", "b", "empty", "count"}
     for name, found in loaded.items():
         expected = weights[f"net.{name}"]
@@ -132,17 +133,17 @@ def test_tensors_load_to_the_wanted_dtype(tmp_path: Path, stored: torch.dtype, w
 
 
 def test_tensors_larger_than_a_piece_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webui.checkpoints.formats.PIECE_BYTES", 24)
+    monkeypatch.setattr("webui.checkpoints.pieces.PIECE_BYTES", 24)
     weights = {"a": torch.randn(5, 7), "b": torch.randn(6).half(), "c": torch.arange(11)}
     save_file(weights, tmp_path / "x.safetensors")
-    loaded = SafetensorsFile.open(tmp_path / "x.safetensors").load("", torch.float32, CPU)
+    loaded = BUILT_IN.open(tmp_path / "x.safetensors").load("", torch.float32, CPU)
     assert all(torch.equal(loaded[name], weights[name].to(loaded[name].dtype)) for name in weights)
 
 
 def test_a_file_cut_off_after_it_was_opened_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.randn(1000)}, path)
-    file = SafetensorsFile.open(path)
+    file = BUILT_IN.open(path)
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="changed meanwhile"):
         file.load("", torch.float32, CPU)
@@ -151,7 +152,7 @@ def test_a_file_cut_off_after_it_was_opened_is_an_error(tmp_path: Path) -> None:
 def test_the_loaded_weights_do_not_change_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.ones(1000)}, path)
-    loaded = SafetensorsFile.open(path).load("", torch.float32, CPU)
+    loaded = BUILT_IN.open(path).load("", torch.float32, CPU)
     with path.open("r+b") as file:
         file.seek(-8, 2)
         file.write(b"\xff" * 8)
@@ -161,12 +162,12 @@ def test_the_loaded_weights_do_not_change_with_the_file(tmp_path: Path) -> None:
 MEASURE = """
 import sys, torch
 from pathlib import Path
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 def peak():
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024
 warm = torch.ones(100_000).half().to(torch.bfloat16)
 before = peak()
-loaded = SafetensorsFile.open(Path(sys.argv[1])).load("", torch.bfloat16, torch.device("cpu"))
+loaded = BUILT_IN.open(Path(sys.argv[1])).load("", torch.bfloat16, torch.device("cpu"))
 size = sum(t.numel() * t.element_size() for t in loaded.values())
 print((peak() - before) / size)
 """
@@ -204,5 +205,5 @@ def test_a_written_file_is_what_the_reference_implementation_reads_and_always_th
         assert set(file.keys()) == set(tensors)
         for name, tensor_ in tensors.items():
             assert torch.equal(file.get_tensor(name), tensor_) and file.get_tensor(name).dtype == tensor_.dtype
-    again = SafetensorsFile.open(paths[0]).load("", torch.float32, CPU)
+    again = BUILT_IN.open(paths[0]).load("", torch.float32, CPU)
     assert torch.equal(again["a"], tensors["a"])

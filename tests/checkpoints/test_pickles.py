@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from webui.checkpoints.formats import SafetensorsFile, read_header
+from webui.checkpoints.formats import BUILT_IN
 from webui.errors import CheckpointError, UnsafeFileError
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def saved(path: Path, data: Any, *, as_zip: bool = True) -> Path:
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    return SafetensorsFile.open(path).load("", torch.float32, CPU)
+    return BUILT_IN.open(path).load("", torch.float32, CPU)
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
@@ -72,7 +72,7 @@ def test_wrappers_are_taken_off_and_plain_values_told(tmp_path: Path, as_zip: bo
     inside = OrderedDict(a=torch.ones(2), b=torch.zeros(3))
     for wrapped in ({"state_dict": inside}, {"params": {"x": torch.ones(1)}, "params_ema": inside}, {"model": inside}):
         path = saved(tmp_path / "x.pth", {"epoch": 3, "note": "hi", "sizes": [1, 2.5, 1], **wrapped}, as_zip=as_zip)
-        header = read_header(path)
+        header = BUILT_IN.read_header(path)
         assert header.shapes() == {"a": (2,), "b": (3,)}
         assert header.metadata == {"epoch": "3", "note": "hi", "sizes": "[1, 2.5, 1]"}
         path.unlink()
@@ -82,8 +82,8 @@ def test_wrappers_are_taken_off_and_plain_values_told(tmp_path: Path, as_zip: bo
 def test_nested_data_is_named_by_its_path(tmp_path: Path, as_zip: bool) -> None:
     words = torch.nn.ParameterDict({"*": torch.nn.Parameter(torch.ones(2, 4))})
     path = saved(tmp_path / "a.pt", {"string_to_param": words, 768: ({"w": torch.ones(1)}, [TENSORS["half"]])})
-    assert set(read_header(path).tensors) == {"string_to_param.*", "768.0.w", "768.1.0"}
-    assert list(read_header(saved(tmp_path / "b.pt", torch.ones(2), as_zip=as_zip)).tensors) == [""]
+    assert set(BUILT_IN.read_header(path).tensors) == {"string_to_param.*", "768.0.w", "768.1.0"}
+    assert list(BUILT_IN.read_header(saved(tmp_path / "b.pt", torch.ones(2), as_zip=as_zip)).tensors) == [""]
 
 
 def test_two_names_for_the_same_bytes_are_two_tensors(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_files_of_lightning_and_numpy_load(tmp_path: Path) -> None:
     )
     program = body[:-1] + b"(" + b"".join(name + b")R" for name in names) + b"l0."
     path = zipped(tmp_path / "x.ckpt", program)
-    assert read_header(path).metadata == {"seen": "2"}
+    assert BUILT_IN.read_header(path).metadata == {"seen": "2"}
 
 
 def zipped(path: Path, program: bytes, records: dict[str, bytes] | None = None, root: str = "archive") -> Path:
@@ -178,7 +178,7 @@ def test_nothing_of_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     else:
         path.write_bytes(program)
     with pytest.raises(CheckpointError) as caught:
-        read_header(path)
+        BUILT_IN.read_header(path)
     assert "bad.ckpt" in str(caught.value) and len(str(caught.value)) < 500
     assert not marker.exists() and "evil_on_import" not in sys.modules
 
@@ -186,14 +186,14 @@ def test_nothing_of_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_the_sentence_names_what_the_file_wanted(tmp_path: Path) -> None:
     path = zipped(tmp_path / "bad.pt", pickle.dumps({"a": Reduced(os.system, "x")}, 2))
     with pytest.raises(UnsafeFileError, match=r"bad\.pt asks for '(posix|nt)\.system', which no file of weights needs"):
-        read_header(path)
+        BUILT_IN.read_header(path)
 
 
 def test_torchscript_is_refused(tmp_path: Path) -> None:
     for record in ("archive/code/__torch__.py", "archive/constants.pkl"):
         path = zipped(tmp_path / "script.pt", pickle.dumps({}, 2), {record: b"x"})
         with pytest.raises(UnsafeFileError, match=r"script\.pt is a TorchScript file, which holds a program"):
-            read_header(path)
+            BUILT_IN.read_header(path)
         path.unlink()
 
 
@@ -253,7 +253,7 @@ LIES: dict[str, Callable[[], bytes]] = {
 def test_a_program_that_lies_is_refused_or_holds_nothing(tmp_path: Path, lie: str) -> None:
     path = zipped(tmp_path / "bad.pt", LIES[lie](), {"archive/data/0": bytes(16), "../../evil": b"x"})
     try:
-        assert not read_header(path).tensors
+        assert not BUILT_IN.read_header(path).tensors
     except CheckpointError as error:
         assert "bad.pt" in str(error) and len(str(error)) < 500
     assert [each.name for each in tmp_path.iterdir()] == ["bad.pt"]
@@ -264,7 +264,7 @@ def test_storages_named_by_a_tuple_nested_a_million_times_are_refused(tmp_path: 
     keys = b"\x80\x02])" + b"\x85" * 10**6 + b"a."
     (tmp_path / "bad.pt").write_bytes(b"".join(pickle.dumps(part, 2) for part in head) + keys + bytes(8))
     with pytest.raises(CheckpointError, match="storages that have no name"):
-        read_header(tmp_path / "bad.pt")
+        BUILT_IN.read_header(tmp_path / "bad.pt")
 
 
 def test_zips_that_are_none_of_torchs_are_refused(tmp_path: Path) -> None:
@@ -288,19 +288,19 @@ def test_zips_that_are_none_of_torchs_are_refused(tmp_path: Path) -> None:
                 load(path)
             continue
         with pytest.raises(CheckpointError, match=r"its zip holds no record data\.pkl"):
-            read_header(path)
+            BUILT_IN.read_header(path)
     bomb = tmp_path / "bomb.pt"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", program)
         archive.writestr("archive/data/0", bytes(10**7))
     with pytest.raises(CheckpointError, match="compressed or encrypted"):
-        read_header(bomb)
+        BUILT_IN.read_header(bomb)
 
 
 def test_tensors_that_share_their_bytes_too_often_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "many.pt", {str(i): BASE for i in range(200)})
     with pytest.raises(CheckpointError, match="its tensors are far larger than the file"):
-        read_header(path)
+        BUILT_IN.read_header(path)
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
@@ -310,7 +310,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, as_zip: bool) -> Non
         path = tmp_path / f"cut{length}.ckpt"
         path.write_bytes(whole[:length])
         with pytest.raises(CheckpointError):
-            read_header(path)
+            BUILT_IN.read_header(path)
         path.unlink()
 
 
@@ -337,14 +337,14 @@ def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path: Path, as_zip:
 def test_what_is_no_file_of_torch_is_refused(tmp_path: Path, start: bytes) -> None:
     (tmp_path / "x.ckpt").write_bytes(start)
     with pytest.raises(CheckpointError, match=r"x\.ckpt is no file that torch saved"):
-        read_header(tmp_path / "x.ckpt")
+        BUILT_IN.read_header(tmp_path / "x.ckpt")
 
 
 SERVER = """
 import sys
 from pathlib import Path
-from webui.checkpoints.formats import read_header
-print(len(read_header(Path(sys.argv[1])).tensors), "torch" in sys.modules)
+from webui.checkpoints.formats import BUILT_IN
+print(len(BUILT_IN.read_header(Path(sys.argv[1])).tensors), "torch" in sys.modules)
 """
 
 
@@ -355,7 +355,7 @@ def test_shapes_are_known_without_torch(tmp_path: Path) -> None:
 
 
 def test_names_of_metadata_are_texts(tmp_path: Path) -> None:
-    header = read_header(
+    header = BUILT_IN.read_header(
         saved(tmp_path / "x.pt", {"a": torch.ones(1), "sizes": (1, 2), "on": True, "nested": {"b": 1}})
     )
     assert json.loads(header.metadata["sizes"]) == [1, 2] and header.metadata["on"] == "true"

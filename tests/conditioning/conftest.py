@@ -9,7 +9,7 @@ import torch
 from tiny_model import tiny_checkpoint  # noqa: F401
 
 from webui import device, families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.families.sd15 import StableDiffusion1
 from webui.model import Model
 
@@ -28,4 +28,4 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def model(tiny_checkpoint: Path) -> Model:  # noqa: F811
     family = {"sd1": StableDiffusion1()}
-    return families.load(SafetensorsFile.open(tiny_checkpoint), family, device.choose("cpu", "fp32", 1))
+    return families.load(BUILT_IN.open(tiny_checkpoint), family, device.choose("cpu", "fp32", 1))

@@ -9,7 +9,7 @@ import pytest
 from header_files import header_file
 from waiting import wait_for
 
-from webui.checkpoints.formats import read_header
+from webui.checkpoints.formats import BUILT_IN
 from webui.checkpoints.hashes import HashCache, file_sha256
 from webui.checkpoints.library import Library
 from webui.engine import background
@@ -60,7 +60,7 @@ def test_headers_are_read_and_files_hashed(cards: Cards, start: Start) -> None:
         assert entry.sha256 == file_sha256(entry.path)
     assert cards.page(CardQuery(kind="lora")).unread == 0
     path = cards.library.root / "Lora" / "1.safetensors"
-    tail = hashlib.sha256(path.read_bytes()[read_header(path).data_start :]).hexdigest()
+    tail = hashlib.sha256(path.read_bytes()[BUILT_IN.read_header(path).data_start :]).hexdigest()
     facts = cards.library.facts.known(cards.library.entries("lora"))
     assert facts[str(path)].network_hash == tail and facts[str(path)].alias == "name 1"
     assert facts[str(path.with_name("hashed.safetensors"))].network_hash == "aa" * 32

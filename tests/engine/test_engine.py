@@ -14,7 +14,7 @@ import pytest
 from tiny_model import picture_bytes, tiny_request, tiny_weights, write_checkpoint
 from waiting import finished, wait_for
 
-from webui.checkpoints.formats import Header
+from webui.checkpoints.loaders import Header
 from webui.engine.catalogue import header_defaults
 from webui.engine.engine import Engine
 from webui.engine.executor import Control, Order, Report, Tell

@@ -18,7 +18,7 @@ from teaching_toy import toy_pictures, toy_request, toy_settings
 from tiny_model import tiny_request
 from waiting import wait_for as wait_so_long
 
-from webui.checkpoints.formats import read_header
+from webui.checkpoints.formats import BUILT_IN
 from webui.engine.engine import Engine
 from webui.engine.executor import Control, Order, Report, Tell, TrainerProcess
 from webui.engine.jobs import Event, Job, JobState
@@ -148,7 +148,7 @@ def result(engine: Engine, job: Job) -> bytes:
 
 
 def saved_step(engine: Engine, job: Job) -> int:
-    return int(read_header(Path(engine.training(job.id).folder) / "state.safetensors").metadata["step"])
+    return int(BUILT_IN.read_header(Path(engine.training(job.id).folder) / "state.safetensors").metadata["step"])
 
 
 def test_a_training_is_a_job_like_any_other(begin: Callable[..., Engine], settings: Settings, pictures: Path) -> None:
@@ -280,7 +280,7 @@ def test_after_a_killed_server_the_next_goes_on(
 import json, sys, time
 sys.path[:0] = json.loads(sys.argv[3])
 from test_training_jobs import Painter
-from webui.checkpoints.formats import read_header
+from webui.checkpoints.formats import BUILT_IN
 from webui.engine.engine import Engine
 from webui.settings import Settings
 engine = Engine.create(Settings.from_dict(json.loads(sys.argv[1])), Painter())

@@ -18,7 +18,7 @@ from tiny_model import tiny_request
 from torch import Tensor
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.checkpoints.library import ModelEntry
 from webui.conditioning import Contribution, Pictures
 from webui.device import choose
@@ -49,7 +49,7 @@ def half(height: int = 64, width: int = 64) -> Pixels:
 
 
 def tiny(checkpoint: Path) -> Model:
-    file = SafetensorsFile.open(checkpoint)
+    file = BUILT_IN.open(checkpoint)
     return families.load(file, {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
 
 

@@ -12,6 +12,7 @@ from controlnet_parts import part
 from oracles import random_weights, shapes_of
 from torch import Tensor
 
+from webui.checkpoints.formats import BUILT_IN
 from webui.model import Model
 from webui.networks import t2i_adapter
 from webui.networks.clip_image import ClipImageConfig, ClipImageEncoder
@@ -337,8 +338,8 @@ def test_an_encoder_in_open_clips_names_is_the_same(bench: Bench) -> None:
             ):
                 renamed[f"{target}.{theirs}.{kind}"] = weights[f"{source}.{ours}.{kind}"]
     load = part("clip_vision").load_encoder
-    ours = load(bench.save("clip_vision", "hf", weights), bench.model.compute)
-    theirs = load(bench.save("clip_vision", "open", renamed), bench.model.compute)
+    ours = load(BUILT_IN.open(bench.save("clip_vision", "hf", weights)), bench.model.compute)
+    theirs = load(BUILT_IN.open(bench.save("clip_vision", "open", renamed)), bench.model.compute)
     pixels = clip_pixels(bench)
     with torch.no_grad():
         assert torch.equal(ours(pixels), theirs(pixels))
@@ -362,10 +363,10 @@ def test_pickled_files_hold_the_same_networks(bench: Bench) -> None:
     unet, compute = bench.model.unet, bench.model.compute
     weights = control_weights(unet)
     torch.save({"state_dict": {f"control_model.{n}": t for n, t in weights.items()}}, bench.folder / "c.pth")
-    loaded = part("networks").load_controlnet(bench.folder / "c.pth", unet, compute).state_dict()
+    loaded = part("networks").load_controlnet(BUILT_IN.open(bench.folder / "c.pth"), unet, compute).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
     numbered = {name.removeprefix("ip_adapter."): tensor for name, tensor in pairs(unet).items()}
     torch.save({"image_proj": plain_projection(), "ip_adapter": numbered}, bench.folder / "ip.bin")
-    adapter = part("ip_adapter").load_adapter(bench.folder / "ip.bin", compute)
+    adapter = part("ip_adapter").load_adapter(BUILT_IN.open(bench.folder / "ip.bin"), compute)
     assert torch.equal(adapter.pairs[0][0], numbered["1.to_k_ip.weight"])
     assert torch.equal(adapter.projection.proj.weight, plain_projection()["proj.weight"])

@@ -11,7 +11,7 @@ from tiny_model import CONFIG, tiny_weights, write_checkpoint
 from torch import Tensor
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile, read_header
+from webui.checkpoints.formats import BUILT_IN
 from webui.device import choose
 from webui.diffusion.prediction import Prediction
 from webui.errors import CheckpointError
@@ -28,7 +28,7 @@ def weights() -> dict[str, Tensor]:
 
 
 def load(path: Path, precision: str = "fp32") -> Model:
-    return families.load(SafetensorsFile.open(path), KNOWN, choose("cpu", precision, 1))
+    return families.load(BUILT_IN.open(path), KNOWN, choose("cpu", precision, 1))
 
 
 def state(model: Model) -> dict[str, Tensor]:
@@ -179,13 +179,13 @@ def test_impossible_metadata_is_refused(tmp_path: Path, weights: dict[str, Tenso
 def test_a_native_size_that_is_none_is_512(tmp_path: Path, weights: dict[str, Tensor], stated: Any) -> None:
     small = {"model.diffusion_model.out.2.weight": weights["model.diffusion_model.out.2.weight"]}
     path = write_checkpoint(tmp_path / "x.safetensors", small, {"starter.config": json.dumps({"native_size": stated})})
-    assert StableDiffusion1().native_size(read_header(path)) == 512
+    assert StableDiffusion1().native_size(BUILT_IN.read_header(path)) == 512
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "5", '"text"', "[" * 100_000])
 def test_metadata_that_is_no_record_counts_as_none(tmp_path: Path, text: str) -> None:
     path = write_checkpoint(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {"starter.config": text})
-    assert StableDiffusion1().native_size(read_header(path)) == 512
+    assert StableDiffusion1().native_size(BUILT_IN.read_header(path)) == 512
 
 
 def test_a_file_of_no_known_family_says_where_it_may_belong(tmp_path: Path) -> None:
@@ -197,4 +197,4 @@ def test_a_file_of_no_known_family_says_where_it_may_belong(tmp_path: Path) -> N
 def test_linear_projections_are_another_family(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     sd2 = {name: w.flatten(1) if name.endswith("proj_in.weight") else w for name, w in weights.items()}
     path = write_checkpoint(tmp_path / "sd2.safetensors", sd2)
-    assert not StableDiffusion1().detect(read_header(path))
+    assert not StableDiffusion1().detect(BUILT_IN.read_header(path))

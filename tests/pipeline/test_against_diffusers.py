@@ -20,7 +20,7 @@ from tiny_model import tiny_request
 from torch import Tensor
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.device import choose
 from webui.diffusion.noise import ImageNoise
 from webui.diffusion.schedules import Schedule, resolve_schedule
@@ -64,7 +64,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def oracle(tiny_checkpoint: Path) -> Oracle:
-    file = SafetensorsFile.open(tiny_checkpoint)
+    file = BUILT_IN.open(tiny_checkpoint)
     model = families.load(file, {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
     return Oracle(diffusers_unet(model.unet), diffusers_vae(model.vae), transformers_clip(model.text_encoder), model)
 

@@ -11,7 +11,7 @@ from tiny_model import tiny_request
 from torch import Tensor
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.conditioning import Contribution
 from webui.device import choose
 from webui.diffusion.guidance import Guiding, NetworkCall
@@ -27,9 +27,7 @@ X = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(3))
 
 @pytest.fixture(scope="module")
 def guided(tiny_checkpoint: Path) -> Callable[..., Tensor]:
-    model: Model = families.load(
-        SafetensorsFile.open(tiny_checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1)
-    )
+    model: Model = families.load(BUILT_IN.open(tiny_checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
     request = tiny_request()
     sampler, schedule = PLUGINS.samplers["Euler"], PLUGINS.schedules["Karras"]
     request = request.resolved(checkpoint="tiny", vae="None", sampler="Euler", schedule="Karras", eta=0.0)

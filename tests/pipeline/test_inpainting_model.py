@@ -13,7 +13,7 @@ from tiny_model import mask_bytes, picture_bytes, tiny_request, tiny_weights, wr
 
 from webui import families
 from webui.checkpoints import keys
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.device import choose
 from webui.diffusion.schedules import resolve_schedule
 from webui.errors import CheckpointError
@@ -52,7 +52,7 @@ def checkpoint(folder: Path, channels: int) -> Model:
     generator = torch.Generator().manual_seed(4)
     more = torch.randn(len(first), channels - 4, 3, 3, generator=generator) * 0.2
     weights[name] = torch.cat([first, more], dim=1)
-    file = SafetensorsFile.open(write_checkpoint(folder / "inpainting.safetensors", weights))
+    file = BUILT_IN.open(write_checkpoint(folder / "inpainting.safetensors", weights))
     return families.load(file, {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
 
 

@@ -13,7 +13,7 @@ import torch
 from tiny_model import tiny_request
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.device import choose
 from webui.diffusion.schedules import resolve_schedule
 from webui.errors import NumbersError
@@ -37,7 +37,7 @@ def inference() -> Iterator[None]:
 
 @pytest.fixture
 def model(tiny_checkpoint: Path) -> Model:
-    return families.load(SafetensorsFile.open(tiny_checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
+    return families.load(BUILT_IN.open(tiny_checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
 
 
 def with_vae(model: Model, change: Callable[[torch.nn.Module], object], dtype: torch.dtype) -> Model:

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_model import mask_bytes, picture_bytes, tiny_request
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.device import choose
 from webui.diffusion.schedules import resolve_schedule
 from webui.families.sd15 import StableDiffusion1
@@ -56,7 +56,7 @@ def models(tiny_checkpoint: Path) -> Callable[[str], Model]:
     def model(precision: str) -> Model:
         if precision not in loaded:
             compute = choose("cpu", precision, 1)
-            file = SafetensorsFile.open(tiny_checkpoint)
+            file = BUILT_IN.open(tiny_checkpoint)
             loaded[precision] = families.load(file, {"SD1": StableDiffusion1()}, compute)
         return loaded[precision]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from webui import device, families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.conditioning.text import Encoder, encode
 from webui.diffusion.guidance import GuidedDenoiser, NetworkCall, Pull
 from webui.diffusion.prediction import Prediction
@@ -31,7 +31,7 @@ SIGMA = 3.0
 @pytest.fixture(scope="module")
 def model(tiny_checkpoint: Path) -> Model:
     family = {"sd1": StableDiffusion1()}
-    loaded = families.load(SafetensorsFile.open(tiny_checkpoint), family, device.choose("cpu", "fp32", 1))
+    loaded = families.load(BUILT_IN.open(tiny_checkpoint), family, device.choose("cpu", "fp32", 1))
     loaded.text_encoder.requires_grad_(False)
     return loaded
 

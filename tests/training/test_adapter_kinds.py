@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_model import tiny_checkpoint  # noqa: F401 - a fixture
 
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.keys import compare
 from webui.checkpoints.library import Library
@@ -74,7 +74,7 @@ def begin(pictures: Path, tiny_checkpoint: Path, tmp_path: Path) -> Begin:  # no
             **changes,
         )
         compute = choose("cpu", precision, 1)
-        base = SafetensorsFile.open(tiny_checkpoint)
+        base = BUILT_IN.open(tiny_checkpoint)
         materials = Materials(
             request=request,
             data=read_data(request.data, 64),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_model import tiny_checkpoint  # noqa: F401 - a fixture
 
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.device import choose
 from webui.errors import CheckpointError, RequestError
 from webui.families.sd15 import StableDiffusion1
@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begin(folder: Path, tiny_checkpoint: Path, tmp_path: Path) -> Begin:  # noqa: F811
     def make(options: ClipOptions = SMALL, *, same_words: bool = False, precision: str = "fp32") -> ContrastiveTask:
         request = TrainingRequest(kind="clip", name="clip", data=Data(folder=str(folder), size=64), seed=3)
-        base = SafetensorsFile.open(tiny_checkpoint)
+        base = BUILT_IN.open(tiny_checkpoint)
         model = StableDiffusion1().build(base, choose("cpu", "fp32", 1))
         if same_words:
             with torch.no_grad():
@@ -175,7 +175,7 @@ def test_the_file_is_transformers_clip(begin: Begin, tmp_path: Path) -> None:
 
     task = begin()
     path = exported(task, tmp_path / "clip.safetensors")
-    file = SafetensorsFile.open(path)
+    file = BUILT_IN.open(path)
     theirs = CLIPModel(CLIPConfig(**json.loads(file.header.metadata["config"]))).eval()
     theirs.load_state_dict(file.load("", torch.float32, torch.device("cpu")))
     ids = task.captions.tokens[:4].long()

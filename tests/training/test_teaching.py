@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from training_cases import KINDS, Going, asked, materials, paint
 
 from webui.checkpoints import keys
-from webui.checkpoints.formats import SafetensorsFile, write_file
+from webui.checkpoints.formats import BUILT_IN
+from webui.checkpoints.safetensors import write_file
 from webui.networks.unet import UNet, UNetConfig
 from webui.training.kinds import Task
 from webui.training.loop import Run, generator
@@ -121,7 +122,7 @@ def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 def small_base(path: Path) -> Path:
     """The embedded model with a smaller UNet whose weights are all zero."""
-    file = SafetensorsFile.open(STARTER)
+    file = BUILT_IN.open(STARTER)
     tensors = file.load("", torch.float32, torch.device("cpu"), lambda name: not name.startswith(keys.UNET_PREFIX))
     tensors |= {keys.UNET_PREFIX + name: torch.zeros_like(tensor) for name, tensor in UNet(SMALL).state_dict().items()}
     config = json.loads(file.header.metadata["starter.config"])

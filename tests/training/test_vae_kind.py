@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from training_cases import Begin, Going, asked, materials, place
 
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.errors import RequestError
 from webui.networks.vae import AutoencoderKL, VAEConfig
 from webui.training.export import stored
@@ -83,7 +83,7 @@ def test_steps_bring_the_pictures_nearer(painted: Path, tiny_checkpoint: Path, t
     losses = [moment.losses["loss"] for moment in moments if isinstance(moment, Stepped)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     (path,) = (moment.path for moment in moments if isinstance(moment, Exported))
-    file = SafetensorsFile.open(path)
+    file = BUILT_IN.open(path)
     assert VAEConfig.from_shapes(file.header.shapes(), 8).channels == (16, 16, 16, 16)
     assert all(torch.equal(stored(tensor), tensor) for tensor in load_file(path).values())
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library
 from webui.device import choose
@@ -50,7 +50,7 @@ def asked(kind: str, pictures: Path, **changes: Any) -> TrainingRequest:
 
 def materials(request: TrainingRequest, base: Path, cache: Path) -> Materials:
     """What a task of the request is made from, without a session."""
-    file = SafetensorsFile.open(base)
+    file = BUILT_IN.open(base)
     return Materials(
         request=request,
         data=read_data(request.data, request.data.size or 64),

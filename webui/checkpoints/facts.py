@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Protocol
 
 from webui.checkpoints import pictures
-from webui.checkpoints.formats import Outline, read_outline
+from webui.checkpoints.formats import BUILT_IN, Formats
+from webui.checkpoints.loaders import Outline
 from webui.errors import WebUIError
 
 _MAX_TEXT = 300
@@ -95,13 +96,13 @@ class ModelFile(Protocol):
     def mtime_ns(self) -> int: ...
 
 
-def read_facts(path: Path) -> ModelFacts:
+def read_facts(path: Path, formats: Formats = BUILT_IN) -> ModelFacts:
     """What a file says about itself.  Never raises: a damaged or refused file has a ``problem``."""
     if path.suffix.lower() in pictures.SUFFIXES:
         found = pictures.embedding_in(path)
         return ModelFacts(is_model=False) if found is None else ModelFacts(alias=_text(found.word))
     try:
-        outline = read_outline(path)
+        outline = formats.read_outline(path)
     except WebUIError as error:
         return ModelFacts(problem=str(error)[: 2 * _MAX_TEXT])
     metadata = outline.metadata
@@ -169,6 +170,7 @@ class FactCache:
     """
 
     path: Path
+    formats: Formats = BUILT_IN
 
     def texts_of(self, files: Iterable[ModelFile]) -> dict[str, str]:
         """The remembered facts of those files that have not changed since, as JSON, by path."""
@@ -191,7 +193,7 @@ class FactCache:
 
     def read(self, files: Sequence[ModelFile]) -> dict[str, ModelFacts]:
         """The facts of files by path, read anew and remembered."""
-        found = {str(file.path): read_facts(file.path) for file in files}
+        found = {str(file.path): read_facts(file.path, self.formats) for file in files}
         self.remember([(file, found[str(file.path)]) for file in files])
         return found
 

@@ -19,6 +19,7 @@ from threading import Lock
 
 from webui.checkpoints import pictures
 from webui.checkpoints.facts import FactCache
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.notes import read_notes
 from webui.errors import NotFoundError, RequestError, unknown_name
@@ -40,7 +41,6 @@ FOLDERS = {
 A VAE lies in its folder, or, with ``.vae.`` in its name, beside the checkpoints.
 """
 _SPOKEN = {"lora": "LoRA", "vae": "VAE", "hypernet": "hypernetwork"}
-SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 STARTER = "starter"
 """File stem of the embedded model: the default only when no other checkpoint is there."""
 AUTOMATIC = "Automatic"
@@ -74,10 +74,14 @@ class ModelEntry:
 
 @dataclass
 class Library:
-    """The models folder.  ``refresh`` is cheap; ``sha256`` may read a whole file and remembers the answer."""
+    """The models folder.  ``refresh`` is cheap; ``sha256`` may read a whole file and remembers the answer.
+
+    ``formats`` are the forms of files that are listed and read.
+    """
 
     root: Path
     hashes: HashCache
+    formats: Formats = BUILT_IN
     _entries: dict[str, tuple[ModelEntry, ...]] = field(default_factory=dict)
     _looks: dict[str, int] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
@@ -85,7 +89,7 @@ class Library:
     @cached_property
     def facts(self) -> FactCache:
         """What the files say about themselves, remembered beside their hashes."""
-        return FactCache(self.hashes.path.with_name("facts.sqlite3"))
+        return FactCache(self.hashes.path.with_name("facts.sqlite3"), self.formats)
 
     def refresh(self, kind: str | None = None) -> None:
         """Look at the folder again, or only for the files of one kind."""
@@ -250,14 +254,19 @@ class Library:
     def _scan(self, kind: str, known: dict[str, tuple[int, int, str]]) -> list[ModelEntry]:
         entries = []
         for folder in _once(self.root, FOLDERS[kind]):
-            for found in _of_kind(kind, folder, _walk(str(self.root / folder), suffixes=_suffixes(kind))):
+            for found in _of_kind(kind, folder, _walk(str(self.root / folder), self._suffixes(kind))):
                 size, mtime_ns = found.stat.st_size, found.stat.st_mtime_ns
                 remembered = known.get(found.real)
                 digest = remembered[2] if remembered and remembered[:2] == (size, mtime_ns) else None
                 path = Path(found.path)
                 entries.append(ModelEntry(kind, found.name, path, size, mtime_ns, digest, _created_ns(found.stat)))
-        # Of two files with one name, the .safetensors comes first and is found by it.
-        return sorted(entries, key=lambda entry: (entry.name.casefold(), not str(entry.path).endswith(".safetensors")))
+        # Of two files with one name, the .safetensors comes first and is found by it, the other built-in forms next.
+        places = {suffix: place for place, suffix in enumerate(self._suffixes(kind))}
+        return sorted(entries, key=lambda entry: (entry.name.casefold(), places[entry.path.suffix.lower()]))
+
+    def _suffixes(self, kind: str) -> tuple[str, ...]:
+        """The endings of files of a kind; an embedding may be in a picture."""
+        return (*self.formats.suffixes, *pictures.SUFFIXES) if kind == "embedding" else self.formats.suffixes
 
 
 def _once(root: Path, folders: Sequence[str]) -> Iterator[str]:
@@ -311,10 +320,6 @@ class _Found:
         return self.name not in names and not self.name.lower().endswith(".preview")
 
 
-def _suffixes(kind: str) -> tuple[str, ...]:
-    return (*SUFFIXES, *pictures.SUFFIXES) if kind == "embedding" else SUFFIXES
-
-
 def _of_kind(kind: str, folder: str, files: Iterator[_Found]) -> Iterator[_Found]:
     """Which files of a folder are of a kind.
 
@@ -331,10 +336,8 @@ def _of_kind(kind: str, folder: str, files: Iterator[_Found]) -> Iterator[_Found
         yield from (each for each in files if not each.is_vae)
 
 
-def _walk(
-    folder: str, below: str = "", above: tuple[str, ...] = (), suffixes: tuple[str, ...] = SUFFIXES
-) -> Iterator[_Found]:
-    """Model files below ``folder``, hidden ones left out; links are followed, but not in a circle.
+def _walk(folder: str, suffixes: tuple[str, ...], below: str = "", above: tuple[str, ...] = ()) -> Iterator[_Found]:
+    """Files below ``folder`` that end so, hidden ones left out; links are followed, but not in a circle.
 
     What is missing, or goes away meanwhile, is not listed.  Paths stay texts, and links are followed once a folder:
     for ten thousand files that is a second less than with a ``Path.resolve`` each.
@@ -350,7 +353,7 @@ def _walk(
     for entry in found:
         try:
             if entry.is_dir():
-                yield from _walk(entry.path, f"{below}{entry.name}/", (*above, real), suffixes)
+                yield from _walk(entry.path, suffixes, f"{below}{entry.name}/", (*above, real))
             elif entry.name.lower().endswith(suffixes) and entry.is_file():
                 target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{entry.name}"
                 yield _Found(entry.path, target, below + entry.name.rpartition(".")[0], entry.stat())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.option_boxes import Kind as Kind
 from webui.option_boxes import option as option
 
@@ -87,7 +88,7 @@ class Pictures:
     ``.at(call.number)``, (1, tokens, width).  ``second_pass`` tells whether this is the second of two passes; in the
     first one the request says that there is another.  ``scratch`` is a folder, made by whoever needs it, that is the
     module's own for this job (``modules/<module>/<job>`` in the state folder, where the server process finds it too);
-    None where there is no job.
+    None where there is no job.  ``formats.open(path)`` reads a model file, whichever form it has.
     """
 
     load: Callable[[str], Pixels]
@@ -99,6 +100,7 @@ class Pictures:
     model_entries: Callable[[str], Sequence[ModelEntry]]
     second_pass: bool = False
     scratch: Path | None = None
+    formats: Formats = BUILT_IN
 
 
 class ConditioningModule(Protocol):

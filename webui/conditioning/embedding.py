@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webui.checkpoints import pictures
-from webui.checkpoints.formats import SafetensorsFile, read_header
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.checkpoints.keys import Shapes
 from webui.errors import CheckpointError
 from webui.prompt.chunks import CHUNK_TOKENS, Word, words_in
@@ -44,7 +44,11 @@ class Embedding:
 
 
 def words(
-    texts: Sequence[str], tokenizer: Tokenizer, files: Mapping[str, Path], bundled: Container[str] = ()
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    files: Mapping[str, Path],
+    bundled: Container[str] = (),
+    formats: Formats = BUILT_IN,
 ) -> tuple[Word, ...]:
     """The words among ``files`` that occur in any of the texts, each with the number of vectors its file holds.
 
@@ -53,21 +57,22 @@ def words(
     """
     found = dict.fromkeys(name for text in texts for name in words_in(text, tokenizer, files))
     return tuple(
-        Word(name, tuple(tokenizer.tokenise(name)), _shape(files[name], _prefix(name, bundled))[0]) for name in found
+        Word(name, tuple(tokenizer.tokenise(name)), _shape(files[name], _prefix(name, bundled), formats)[0])
+        for name in found
     )
 
 
-def bundled_words(path: Path) -> tuple[str, ...]:
+def bundled_words(path: Path, formats: Formats = BUILT_IN) -> tuple[str, ...]:
     """The words that a LoRA file brings along, none for most."""
-    names = (name.removeprefix(BUNDLE) for name in read_header(path).tensors if name.startswith(BUNDLE))
+    names = (name.removeprefix(BUNDLE) for name in formats.read_header(path).tensors if name.startswith(BUNDLE))
     return tuple(dict.fromkeys(name.partition(".")[0] for name in names))
 
 
-def load(word: Word, path: Path, model: Model, *, bundled: bool = False) -> Embedding:
+def load(word: Word, path: Path, model: Model, *, bundled: bool = False, formats: Formats = BUILT_IN) -> Embedding:
     """The vectors of a file, which is a LoRA where they are ``bundled`` with it.
 
     Raises CheckpointError when they are not as wide as the model's text encoder."""
-    vectors = _read(path, _prefix(word.name, {word.name} if bundled else ())).to(model.compute.device)
+    vectors = _read(path, _prefix(word.name, {word.name} if bundled else ()), formats).to(model.compute.device)
     width = vectors.shape[1]
     expected = model.text_encoder.config.width
     if width != expected:
@@ -87,22 +92,22 @@ def _prefix(word: str, bundled: Container[str]) -> str:
     return f"{BUNDLE}{word}." if word in bundled else ""
 
 
-def _shape(path: Path, prefix: str) -> tuple[int, int]:
+def _shape(path: Path, prefix: str, formats: Formats) -> tuple[int, int]:
     """How many vectors of how many numbers a file holds."""
     found = pictures.embedding_in(path) if is_picture(path) else None
     if found is not None:
         return _fitting((found.vectors.shape[0], found.vectors.shape[1]), path)
-    return _vectors(read_header(path).shapes(prefix), path)[1]
+    return _vectors(formats.read_header(path).shapes(prefix), path)[1]
 
 
-def _read(path: Path, prefix: str) -> Tensor:
+def _read(path: Path, prefix: str, formats: Formats) -> Tensor:
     """The vectors of a file, (n, width), float32."""
     import torch
 
     found = pictures.embedding_in(path) if is_picture(path) else None
     if found is not None:
         return torch.from_numpy(found.vectors.copy())
-    file = SafetensorsFile.open(path)
+    file = formats.open(path)
     names, shape = _vectors(file.header.shapes(prefix), path)
     tensors = file.load(prefix, torch.float32, torch.device("cpu"), lambda name: name in names)
     return torch.cat([tensors[name].reshape(-1, shape[1]) for name in names])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.conditioning import Contribution
 from webui.errors import CheckpointError
 
@@ -30,7 +30,9 @@ class HypernetUse:
     multiplier: float
 
 
-def contribution(uses: Sequence[HypernetUse], model: Model) -> tuple[Contribution, tuple[str, ...]]:
+def contribution(
+    uses: Sequence[HypernetUse], model: Model, formats: Formats = BUILT_IN
+) -> tuple[Contribution, tuple[str, ...]]:
     """All files at once, in their order, and sentences about networks in them that this model has no use for.
 
     Each changes what those before it left.  Raises CheckpointError for a file that changes nothing in this model, and
@@ -40,7 +42,7 @@ def contribution(uses: Sequence[HypernetUse], model: Model) -> tuple[Contributio
     from webui.networks.unet import Openings
 
     widths = source_widths(model.unet)
-    read = {use.path: _read(use, model) for use in uses}
+    read = {use.path: _read(use, model, formats) for use in uses}
     for use in uses:
         if not widths & read[use.path].chains.keys():
             raise CheckpointError(
@@ -62,10 +64,10 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(numbers)))
 
 
-def _read(use: HypernetUse, model: Model) -> Hypernetwork:
+def _read(use: HypernetUse, model: Model, formats: Formats) -> Hypernetwork:
     from webui.networks import hypernetwork
 
-    file = SafetensorsFile.open(use.path)
+    file = formats.open(use.path)
     try:
         return hypernetwork.of(file.load("", model.compute.dtype, model.compute.device), file.header.metadata)
     except CheckpointError as error:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webui.checkpoints.formats import SafetensorsFile, read_header
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.conditioning.embedding import BUNDLE
 from webui.errors import CheckpointError
 from webui.result import TensorCounts
@@ -90,7 +90,7 @@ def combined(uses: Sequence[LoraUse]) -> tuple[LoraUse, ...]:
     return tuple(sorted(total.values(), key=lambda use: (use.sha256, use.ranks or 0, use.blocks or ())))
 
 
-def adapted(model: Model, uses: Sequence[LoraUse]) -> tuple[Model, tuple[Applied, ...]]:
+def adapted(model: Model, uses: Sequence[LoraUse], formats: Formats = BUILT_IN) -> tuple[Model, tuple[Applied, ...]]:
     """The model with all files merged, and how each fitted.  ``uses`` come from :func:`combined`.
 
     Raises CheckpointError for a file that changes nothing in this model, and for one that cannot be read.
@@ -101,7 +101,7 @@ def adapted(model: Model, uses: Sequence[LoraUse]) -> tuple[Model, tuple[Applied
     from webui.networks.layer_names import TEXT_ENCODER, UNET
 
     with torch.inference_mode(False), torch.no_grad():
-        fitted = [_read(model, use) for use in uses]
+        fitted = [_read(model, use, formats) for use in uses]
         weighed = [
             lora.Use(fit, use.text_weight, use.unet_weight, use.ranks, use.blocks)
             for use, fit in zip(uses, fitted, strict=True)
@@ -118,16 +118,16 @@ def adapted(model: Model, uses: Sequence[LoraUse]) -> tuple[Model, tuple[Applied
     return changed, tuple(applied)
 
 
-def a1111_hash(path: Path) -> str:
+def a1111_hash(path: Path, formats: Formats = BUILT_IN) -> str:
     """The hash by which AUTOMATIC1111 knows a LoRA: its metadata's, else the SHA-256 of what follows the header."""
     stat = path.stat()
-    return _a1111_hash(path, stat.st_mtime_ns, stat.st_size)
+    return _a1111_hash(path, stat.st_mtime_ns, stat.st_size, formats)
 
 
 @lru_cache(maxsize=10_000)
-def _a1111_hash(path: Path, mtime_ns: int, size: int) -> str:
+def _a1111_hash(path: Path, mtime_ns: int, size: int, formats: Formats) -> str:
     """Of the file as it was at that time, so that a job does not read a whole LoRA again for its hash."""
-    header = read_header(path)
+    header = formats.read_header(path)
     if stated := header.metadata.get(_STATED_HASH):
         return stated
     digest = hashlib.sha256()
@@ -138,12 +138,12 @@ def _a1111_hash(path: Path, mtime_ns: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def _read(model: Model, use: LoraUse) -> Fitted:
+def _read(model: Model, use: LoraUse, formats: Formats) -> Fitted:
     import torch
 
     from webui.networks.lora import fit
 
-    file = SafetensorsFile.open(use.path)
+    file = formats.open(use.path)
     tensors = file.load("", torch.float32, model.compute.device, lambda name: not name.startswith(BUNDLE))
     fitted = fit(tensors, file.header.metadata, model.unet, model.text_encoder)
     if not fitted.changes:

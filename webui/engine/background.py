@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from webui.checkpoints.formats import MAX_HEADER
 from webui.checkpoints.hashes import both_sha256
 from webui.checkpoints.library import FOLDERS, ModelEntry
+from webui.checkpoints.safetensors import MAX_HEADER
 from webui.engine.cards import SHOWN, Cards
 
 log = logging.getLogger(__name__)

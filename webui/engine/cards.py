@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from webui.checkpoints.facts import ModelFacts, common_start
-from webui.checkpoints.formats import read_header
+from webui.checkpoints.formats import Formats
 from webui.checkpoints.library import FOLDERS, Library, ModelEntry, natural_order
 from webui.checkpoints.notes import Beside, Notes, Place, preview_target, read_notes, write_beside, write_notes
 from webui.checkpoints.pictures import SUFFIXES as PICTURE_SUFFIXES
@@ -229,7 +229,7 @@ class Cards:
         if card.said is None:
             [card] = self._learn([card])
         facts = card.facts or ModelFacts()
-        metadata, problem = _metadata(entry.path)
+        metadata, problem = _metadata(entry.path, self.library.formats)
         entries = self.library.entries(entry.kind)
         return {
             **card.to_dict(),
@@ -397,10 +397,10 @@ def _digest(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
-def _metadata(path: Path) -> tuple[dict[str, Any], str]:
+def _metadata(path: Path, formats: Formats) -> tuple[dict[str, Any], str]:
     """A file's metadata for reading, JSON in it taken apart and long texts cut; and a sentence when it has none."""
     try:
-        metadata = read_header(path).metadata
+        metadata = formats.read_header(path).metadata
     except WebUIError as error:
         return {}, str(error)
     return {str(name)[:200]: _readable(value) for name, value in metadata.items()}, ""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from webui import families
-from webui.checkpoints.formats import Header, read_header
+from webui.checkpoints.formats import BUILT_IN
 from webui.checkpoints.library import ModelEntry
+from webui.checkpoints.loaders import Header
 from webui.errors import WebUIError
 from webui.plugins.manager import Plugins
 
@@ -58,7 +59,7 @@ class CheckpointEntry:
 
     def _header(self) -> Header | None:
         try:
-            return read_header(self.entry.path)
+            return BUILT_IN.read_header(self.entry.path)
         except WebUIError:
             return None
 

@@ -56,6 +56,7 @@ def control_picture(
         mask=lambda sha256: read_mask(read(sha256)),
         preprocessor=lambda name: _registered(name, plugins),
         model_entries=library.entries,
+        formats=library.formats,
     )
     own = getattr(module, "preview", None)
     if own is None:

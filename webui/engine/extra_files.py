@@ -135,7 +135,7 @@ def count_tokens(text: str, library: Library, tokenizer: Tokenizer) -> tuple[int
     paths = {name: entry.path for name, entry in embedding_entries(library).items()}
     said = chunks.texts(without_comments(text), Timeline(chunks.COUNTED_STEPS))
     try:
-        words = embedding.words(said, tokenizer, paths)
+        words = embedding.words(said, tokenizer, paths, formats=library.formats)
     except WebUIError:
         words = ()
     return chunks.count_tokens(text, tokenizer, words)
@@ -184,13 +184,15 @@ def _embedding_uses(
     library: Library,
 ) -> tuple[EmbeddingUse, ...]:
     """The embeddings that texts spell: files, and words of the LoRAs for which there is no file."""
-    brought = {name: use for use in loras for name in embedding.bundled_words(use.path) if name not in entries}
+    formats = library.formats
+    words = ((name, use) for use in loras for name in embedding.bundled_words(use.path, formats))
+    brought = {name: use for name, use in words if name not in entries}
     paths = {name: entry.path for name, entry in entries.items()} | {name: use.path for name, use in brought.items()}
     return tuple(
         EmbeddingUse(word, brought[word.name].path, brought[word.name].sha256, bundled=True)
         if word.name in brought
         else EmbeddingUse(word, entries[word.name].path, library.sha256(entries[word.name]))
-        for word in embedding.words(texts, tokenizer, paths, brought)
+        for word in embedding.words(texts, tokenizer, paths, brought, formats)
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from webui import device, families
-from webui.checkpoints.formats import SafetensorsFile
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import lora
 from webui.conditioning.lora import Applied, LoraUse
@@ -57,7 +56,7 @@ class LoadedModels:
             self._make_room()
             device.release_memory(compute)
             with self.plugins.blaming():
-                model = families.load(SafetensorsFile.open(entry.path), self.plugins.families, compute)
+                model = families.load(self.library.formats.open(entry.path), self.plugins.families, compute)
             key = _key(entry, compute)
             self._checkpoints[key] = replace(model, name=entry.name, sha256=self.library.sha256(entry))
             memory.give_back()
@@ -72,7 +71,7 @@ class LoadedModels:
         key = _key(entry, model.compute)
         if key not in self._vaes:
             self._vaes.clear()
-            self._vaes[key] = vae.load(entry.path, model.compute)
+            self._vaes[key] = vae.load(entry.path, model.compute, formats=self.library.formats)
         return replace(model, vae=self._vaes[key])
 
     def adapted(self, model: Model, loras: Sequence[LoraUse], keep: int = 1) -> Adapted:
@@ -88,7 +87,7 @@ class LoadedModels:
             while len(self._adapted) >= keep:  # makes room before the next one is merged
                 self._adapted.pop(next(iter(self._adapted)))
             device.release_memory(model.compute)
-            self._adapted[key] = Adapted(*lora.adapted(model, loras))
+            self._adapted[key] = Adapted(*lora.adapted(model, loras, self.library.formats))
         found = self._adapted[key]
         names = {use.sha256: use.name for use in loras}
         applied = tuple(replace(file, name=names[file.sha256]) for file in found.applied)

@@ -11,8 +11,9 @@ from functools import partial
 
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import Contribution, Encode, embedding, hypernetwork
+from webui.conditioning.embedding import Embedding
 from webui.device import Compute
-from webui.engine.extra_files import ExtraFiles, extra_files
+from webui.engine.extra_files import EmbeddingUse, ExtraFiles, extra_files
 from webui.engine.job_files import JobFiles, Recorded
 from webui.engine.models import LoadedModels
 from webui.engine.picture_tools import PictureTools
@@ -109,12 +110,12 @@ class Preparation:
         if request.tiling:
             model = replace(model, unet=seamless(model.unet), vae=seamless(model.vae))
         sampler = self.plugins.samplers[request.sampling.sampler]
-        embeddings = [embedding.load(use.word, use.path, base, bundled=use.bundled) for use in extras.embeddings]
+        embeddings = [self._embedding(use, base) for use in extras.embeddings]
         timeline = timeline or Timeline(calls(request, sampler))
         encode = partial(prompt_encoder(request, model, embeddings).timed, timeline=timeline)
         contributions = [*self.contribute(extras.request, model, encode, second)]
         if extras.hypernets:
-            contributed, problems = hypernetwork.contribution(extras.hypernets, model)
+            contributed, problems = hypernetwork.contribution(extras.hypernets, model, self.library.formats)
             contributions.append(contributed)
             self.problems += problems
         setup = prepare(
@@ -128,3 +129,6 @@ class Preparation:
         )
         attend = chosen_attention(self.attention, self.plugins.attention_kinds)
         return replace(setup, steering=steering(self.plugins, request), attention=attend), extras
+
+    def _embedding(self, use: EmbeddingUse, model: Model) -> Embedding:
+        return embedding.load(use.word, use.path, model, bundled=use.bundled, formats=self.library.formats)

@@ -171,7 +171,7 @@ class Reproduction:
         reasons = []
         for name, short in short_hashes(fields.get(infotext.LORA_HASHES, "")).items():
             try:
-                here = lora.a1111_hash(library.find(name, LORA).path)
+                here = lora.a1111_hash(library.find(name, LORA).path, library.formats)
             except WebUIError:
                 continue  # the prompt names it, too, and running it tells why it cannot be used
             if not here.startswith(short):

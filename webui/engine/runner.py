@@ -162,7 +162,7 @@ class Runner:
     @cached_property
     def networks(self) -> PictureNetworks:
         """The networks of upscalers and face restorers, of which the last one used stays loaded."""
-        return PictureNetworks(self.compute)
+        return PictureNetworks(self.compute, self.library.formats)
 
     @property
     def inputs(self) -> InputStore:
@@ -404,6 +404,7 @@ class Runner:
             preprocessor=self._preprocessor,
             model_entries=model_entries,
             second_pass=second_pass,
+            formats=self.library.formats,
         )
         contributions = []
         for use in request.modules:

@@ -60,7 +60,7 @@ def _detect(pixels: Pixels, work: FaceWork) -> list[Points]:
 def _by_retinaface(pixels: Pixels, entry: ModelEntry, work: FaceWork) -> list[Points]:
     from webui.networks.retinaface import find, load
 
-    return find(pixels, load(entry.path, work.networks.compute))
+    return find(pixels, load(entry.path, work.networks.compute, work.networks.formats))
 
 
 def _yunet_file(folder: Path) -> Path | None:

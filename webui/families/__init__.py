@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from webui.checkpoints.formats import Header, SafetensorsFile
+    from webui.checkpoints.formats import WeightsFile
+    from webui.checkpoints.loaders import Header
     from webui.device import Compute
     from webui.model import Model
 
@@ -32,7 +33,7 @@ class ModelFamily(Protocol):
         """The picture side in pixels that this file was trained at."""
         ...
 
-    def build(self, file: SafetensorsFile, compute: Compute) -> Model:
+    def build(self, file: WeightsFile, compute: Compute) -> Model:
         """The loaded model, its weights in ``compute``'s dtype on its device.  Raises CheckpointError."""
         ...
 
@@ -42,7 +43,7 @@ def find_family(header: Header, families: Mapping[str, ModelFamily]) -> ModelFam
     return next((family for family in families.values() if family.detect(header)), None)
 
 
-def load(file: SafetensorsFile, families: Mapping[str, ModelFamily], compute: Compute) -> Model:
+def load(file: WeightsFile, families: Mapping[str, ModelFamily], compute: Compute) -> Model:
     """The model that the first family to recognise the file builds.  Raises CheckpointError when none does."""
     family = find_family(file.header, families)
     if family is not None:
@@ -55,7 +56,7 @@ def load(file: SafetensorsFile, families: Mapping[str, ModelFamily], compute: Co
 
 def fill(
     network: Network,
-    file: SafetensorsFile,
+    file: WeightsFile,
     names: Mapping[str, str],
     shapes: keys.Shapes,
     dtype: torch.dtype,
@@ -76,7 +77,7 @@ def fill(
     return network.eval().requires_grad_(False)
 
 
-def _require_floats(file: SafetensorsFile, names: Mapping[str, object]) -> None:
+def _require_floats(file: WeightsFile, names: Mapping[str, object]) -> None:
     """Raise CheckpointError when a weight is stored as whole numbers (a quantised file of some other program)."""
     for name, info in file.header.tensors.items():
         if name in names and "F" not in info.dtype:

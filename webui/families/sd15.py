@@ -20,7 +20,8 @@ from webui.request import MAX_SIDE
 if TYPE_CHECKING:
     import torch
 
-    from webui.checkpoints.formats import Header, SafetensorsFile
+    from webui.checkpoints.formats import WeightsFile
+    from webui.checkpoints.loaders import Header
     from webui.device import Compute
     from webui.model import Model
 
@@ -56,7 +57,7 @@ class StableDiffusion1:
         size = _config(header).get("native_size", 512)
         return size if type(size) is int and 64 <= size <= MAX_SIDE and size % 8 == 0 else 512
 
-    def build(self, file: SafetensorsFile, compute: Compute) -> Model:
+    def build(self, file: WeightsFile, compute: Compute) -> Model:
         """The model with its weights in ``compute``'s dtype.  Raises CheckpointError with a report of keys."""
         import torch
 
@@ -117,7 +118,7 @@ def _config(header: Header) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def checked_config(file: SafetensorsFile) -> dict[str, Any]:
+def checked_config(file: WeightsFile) -> dict[str, Any]:
     """The file's own statement, its numbers checked.  Raises CheckpointError."""
     config = _config(file.header)
     counts = [part(config, "unet").get("num_heads"), part(config, "text").get("heads")]
@@ -137,7 +138,7 @@ def checked_config(file: SafetensorsFile) -> dict[str, Any]:
     return config
 
 
-def _require_channels(file: SafetensorsFile) -> None:
+def _require_channels(file: WeightsFile) -> None:
     """Raise CheckpointError unless the UNet reads a latent, or one with a mask and a masked latent (inpainting)."""
     shapes = file.header.shapes(keys.UNET_PREFIX)
     channels = shapes.get("input_blocks.0.0.weight", (0, 4))[1]
@@ -179,7 +180,7 @@ def _text_name(name: str) -> str:
     return name if name.startswith("text_model.") else f"text_model.{name}"
 
 
-def _filled(network: Network, file: SafetensorsFile, prefix: str, dtype: torch.dtype, compute: Compute) -> Network:
+def _filled(network: Network, file: WeightsFile, prefix: str, dtype: torch.dtype, compute: Compute) -> Network:
     """The network with the file's tensors below ``prefix`` as its parameters."""
     rename = _text_name if prefix == keys.CLIP_PREFIX else str
     found = file.header.shapes(prefix)

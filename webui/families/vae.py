@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webui.checkpoints import keys
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.errors import CheckpointError
 from webui.families import fill, sd15
 
@@ -41,7 +41,7 @@ _RENAMED = (
 """diffusers' names to those of CompVis, but for the way up, whose levels are counted from the other end."""
 
 
-def load(path: Path, compute: Compute, norm_groups: int | None = None) -> AutoencoderKL:
+def load(path: Path, compute: Compute, norm_groups: int | None = None, formats: Formats = BUILT_IN) -> AutoencoderKL:
     """The VAE in a file, in ``compute``'s VAE dtype on its device; its sizes are read from the shapes.
 
     Norm groups leave no trace in the shapes: None means what the file's metadata states, else 32.  Raises
@@ -52,7 +52,7 @@ def load(path: Path, compute: Compute, norm_groups: int | None = None) -> Autoen
     from webui.networks.kernels import arrange
     from webui.networks.vae import AutoencoderKL, VAEConfig
 
-    file = SafetensorsFile.open(path)
+    file = formats.open(path)
     names = own_names(file.header.shapes())
     if not {"encoder.conv_in.weight", "decoder.conv_in.weight"} <= names.keys():
         raise CheckpointError(

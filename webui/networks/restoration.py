@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.device import Compute
 from webui.errors import CheckpointError, NotFoundError
 from webui.result import Pixels
@@ -220,13 +220,13 @@ def build(tensors: Mapping[str, Tensor], name: str, compute: Compute) -> Picture
     return PictureNetwork(descriptor.to(compute.device, dtype).eval(), name)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, formats: Formats = BUILT_IN) -> dict[str, Tensor]:
     """The tensors of a model file of any form, on the CPU in fp32; nothing in it is run.
 
     Of a file with several sets of weights ("params" and "params_ema") the first of ``SETS`` is taken.  Raises
     UnsafeFileError for a pickle that asks for more than values, CheckpointError for a damaged file, NotFoundError.
     """
-    tensors = SafetensorsFile.open(path).load("", torch.float32, torch.device("cpu"))
+    tensors = formats.open(path).load("", torch.float32, torch.device("cpu"))
     for prefix in SETS:
         below = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         if below:
@@ -239,6 +239,7 @@ class PictureNetworks:
     """Networks by their file; the one used last stays loaded until its file changes or another one is wanted."""
 
     compute: Compute
+    formats: Formats = BUILT_IN
     _key: tuple[Any, ...] = ()
     _network: PictureNetwork | None = None
 
@@ -251,7 +252,7 @@ class PictureNetworks:
         key = (path, stat.st_mtime_ns, stat.st_size)
         if self._network is None or self._key != key:
             self._network, self._key = None, ()  # makes room before the next one is read
-            self._network, self._key = build(read_tensors(path), path.name, self.compute), key
+            self._network, self._key = build(read_tensors(path, self.formats), path.name, self.compute), key
         return self._network
 
     def drop(self) -> None:

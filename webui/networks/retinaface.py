@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.device import Compute
 from webui.errors import CheckpointError
 from webui.result import Pixels
@@ -185,14 +185,15 @@ def build(state: Mapping[str, Tensor], name: str, compute: Compute) -> RetinaFac
     return network.to(compute.device, torch.float32).eval()
 
 
-def load(path: Path, compute: Compute) -> RetinaFace:
+def load(path: Path, compute: Compute, formats: Formats = BUILT_IN) -> RetinaFace:
     """The network of a file; the last one stays loaded.  Raises CheckpointError, NotFoundError."""
-    return _load(path, path.stat().st_mtime_ns if path.exists() else 0, compute)
+    return _load(path, path.stat().st_mtime_ns if path.exists() else 0, compute, formats)
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, mtime_ns: int, compute: Compute) -> RetinaFace:
-    return build(SafetensorsFile.open(path).load("", torch.float32, torch.device("cpu")), path.name, compute)
+def _load(path: Path, mtime_ns: int, compute: Compute, formats: Formats) -> RetinaFace:
+    tensors = formats.open(path).load("", torch.float32, torch.device("cpu"))
+    return build(tensors, path.name, compute)
 
 
 def find(pixels: Pixels, network: RetinaFace) -> list[NDArray[np.float32]]:

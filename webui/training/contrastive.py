@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor, nn
 
+from webui.checkpoints.formats import Formats
 from webui.networks.clip import ClipTextEncoder, TokenOverrides
 from webui.networks.clip_image import ClipImageConfig, ClipImageEncoder
 from webui.networks.kernels import Linear
@@ -183,7 +184,7 @@ def begin_contrastive(options: ClipOptions, materials: Materials) -> Contrastive
     """The task with its towers, captions and pictures.  Raises RequestError and CheckpointError."""
     model, compute = materials.model, materials.compute
     random = Generator().manual_seed(materials.request.seed)
-    image, scale = _image_tower(options, random)
+    image, scale = _image_tower(options, materials.formats, random)
     text = model.text_encoder
     if options.fresh_text:
         initialise(text, text.config.width, text.config.layers, random)
@@ -238,10 +239,10 @@ def _trained(
     return parameters
 
 
-def _image_tower(options: ClipOptions, random: Generator) -> tuple[ClipImageEncoder, Tensor]:
+def _image_tower(options: ClipOptions, formats: Formats, random: Generator) -> tuple[ClipImageEncoder, Tensor]:
     """The image tower in fp32, and the logarithm of the scale it comes with."""
     if options.image_tower:
-        tower = ImageTower.load(existing(options.image_tower, "CLIP"))
+        tower = ImageTower.load(existing(options.image_tower, "CLIP"), formats)
         return tower.encoder, tower.logit_scale.clone()
     config = ClipImageConfig(
         options.width,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from webui import __version__
-from webui.checkpoints.formats import read_header
+from webui.checkpoints.formats import BUILT_IN
 from webui.checkpoints.hashes import file_sha256
 from webui.errors import RequestError, WebUIError
 from webui.training.kinds import Weights
@@ -73,7 +73,7 @@ def option_files(request: TrainingRequest) -> dict[str, Path]:
 
 def _file(option: object) -> Path | None:
     """The file that an option names, None when it names none."""
-    if not isinstance(option, str) or not option.endswith(".safetensors"):
+    if not isinstance(option, str) or not Path(option).suffix:
         return None
     path = Path(option).expanduser()
     return path if path.is_file() else None
@@ -103,7 +103,7 @@ def require_free(path: Path, recipe: TrainingRecipe) -> None:
     if not path.exists():
         return
     try:
-        is_own = _essence(read_header(path).metadata.get(RECIPE_KEY, "")) == _essence(recipe.to_json())
+        is_own = _essence(BUILT_IN.read_header(path).metadata.get(RECIPE_KEY, "")) == _essence(recipe.to_json())
     except (WebUIError, ValueError, TypeError, KeyError):
         is_own = False
     if not is_own:

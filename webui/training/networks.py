@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from webui.checkpoints import keys
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import WeightsFile
 from webui.checkpoints.hashes import file_sha256
 from webui.errors import RequestError
 from webui.families.sd15 import checked_config
@@ -65,7 +65,7 @@ def with_chosen_parts(parts: Parts, materials: Materials) -> Chosen:
     model, config, vae_digest = materials.model, dict(checked_config(materials.base)), materials.base_sha256
     if parts.vae:
         path = existing(parts.vae, "VAE")
-        file = SafetensorsFile.open(path)
+        file = materials.formats.open(path)
         prefix = keys.VAE_PREFIX if file.header.shapes(keys.VAE_PREFIX) else ""
         fill(model.vae, file, prefix)
         vae_digest = file_sha256(path)
@@ -76,7 +76,7 @@ def with_chosen_parts(parts: Parts, materials: Materials) -> Chosen:
                 model, latent_rgb=torch.tensor(colours["matrix"]), latent_rgb_bias=torch.tensor(colours["bias"])
             )
     if parts.text_encoder:
-        file = SafetensorsFile.open(existing(parts.text_encoder, "CLIP"))
+        file = materials.formats.open(existing(parts.text_encoder, "CLIP"))
         prefix = keys.CLIP_PREFIX if file.header.shapes(keys.CLIP_PREFIX) else ""
         fill(model.text_encoder, file, prefix)
     if parts.fresh:
@@ -106,7 +106,7 @@ def lowered(network: Network, compute: Compute, prefix: str) -> tuple[Network, d
     return network, exact
 
 
-def fill(network: nn.Module, file: SafetensorsFile, prefix: str) -> None:
+def fill(network: nn.Module, file: WeightsFile, prefix: str) -> None:
     """Put the file's tensors below ``prefix`` into the network.  Raises CheckpointError with a report of names."""
     own = network.state_dict()
     wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from webui.checkpoints.formats import Header, SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN, Formats
+from webui.checkpoints.loaders import Header
 from webui.errors import CheckpointError
 from webui.networks.clip import ClipTextConfig, ClipTextEncoder
 from webui.networks.clip_image import ClipImageConfig, ClipImageEncoder
@@ -48,9 +49,9 @@ class ImageTower:
     deviation: Tensor
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, formats: Formats = BUILT_IN) -> Self:
         """The image tower in fp32.  Raises CheckpointError when the file has none or is damaged."""
-        file = SafetensorsFile.open(path)
+        file = formats.open(path)
         heads = _heads(file.header, "vision_config", path)
         with torch.device("meta"):
             network = ClipImageEncoder(ClipImageConfig.from_shapes(file.header.shapes(), heads))
@@ -73,16 +74,16 @@ class ClipScorer:
     tokenizer: Tokenizer
 
     @classmethod
-    def load(cls, path: Path, tokenizer: Tokenizer | None = None) -> Self:
+    def load(cls, path: Path, tokenizer: Tokenizer | None = None, formats: Formats = BUILT_IN) -> Self:
         """The scorer in a file.  Raises CheckpointError when it is no CLIP or is damaged."""
-        file = SafetensorsFile.open(path)
+        file = formats.open(path)
         heads = _heads(file.header, "text_config", path)
         with torch.device("meta"):
             network = ClipTextEncoder(ClipTextConfig.from_shapes(file.header.shapes(), heads))
         text = network.to_empty(device="cpu")
         fill(text, file, "")
         projection = file.load("text_projection.", torch.float32, torch.device("cpu")).get("weight")
-        image = ImageTower.load(path)
+        image = ImageTower.load(path, formats)
         if projection is None or projection.shape != (image.encoder.config.projection, text.config.width):
             raise CheckpointError(f"{path.name} is no CLIP: it has no text_projection between its two towers.")
         return cls(text.eval().requires_grad_(False), projection, image, tokenizer or Tokenizer())

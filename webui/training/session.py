@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import WeightsFile
 from webui.checkpoints.hashes import file_sha256
 from webui.checkpoints.library import FOLDERS, Library
 from webui.device import Compute
@@ -69,7 +69,7 @@ def teach(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Mo
 def _taught(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[Moment]:
     kind, options = kind_of(request, place.kinds)
     entry = place.library.find(request.checkpoint)
-    file = SafetensorsFile.open(entry.path)
+    file = place.library.formats.open(entry.path)
     yield Phase("reading the pictures")
     data = read_data(request.data, training_size(request, file, place), captions=kind.needs_captions)
     digest = data.digest
@@ -98,6 +98,7 @@ def _taught(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[
         preprocessors=place.preprocessors,
         compute=compute,
         cache=place.cache,
+        formats=place.library.formats,
         tell=lambda text: _tell(told, text, wishes),
     )
     task = yield from _begun(kind, options, materials, told)
@@ -130,7 +131,7 @@ def kind_of(request: TrainingRequest, kinds: Mapping[str, TrainingKind]) -> tupl
     return kind, read_options(kind, request.options)
 
 
-def training_size(request: TrainingRequest, file: SafetensorsFile, place: Place) -> int:
+def training_size(request: TrainingRequest, file: WeightsFile, place: Place) -> int:
     """The side in pixels that pictures are shown at: the request's, else the model's own."""
     if request.data.size is not None:
         return request.data.size

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from webui.checkpoints.formats import write_file
+from webui.checkpoints.safetensors import write_file
 from webui.device import Compute
 from webui.errors import CheckpointError, OutputError, TrainingError
 from webui.training.request import TrainingRequest

@@ -13,7 +13,7 @@ from tiny_model import tiny_request
 from torch import Tensor
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.conditioning import Contribution, Pictures
 from webui.device import choose
 from webui.diffusion.guidance import Guiding
@@ -43,7 +43,7 @@ def no_picture(*_: Any) -> Any:
 
 
 def tiny(checkpoint: Path) -> Model:
-    return families.load(SafetensorsFile.open(checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
+    return families.load(BUILT_IN.open(checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
 
 
 def request_for(**changes: Any) -> GenerationRequest:

@@ -13,7 +13,7 @@ from tiny_model import tiny_request
 from torch import Tensor
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.conditioning import Contribution, Pictures
 from webui.conditioning.modules import options_of
 from webui.device import choose
@@ -73,4 +73,4 @@ def asked(
 
 
 def tiny(checkpoint: Path) -> Model:
-    return families.load(SafetensorsFile.open(checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
+    return families.load(BUILT_IN.open(checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))

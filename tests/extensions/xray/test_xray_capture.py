@@ -18,7 +18,7 @@ from tiny_model import picture_bytes, tiny_request
 from torch import Tensor
 
 from webui import families
-from webui.checkpoints.formats import SafetensorsFile
+from webui.checkpoints.formats import BUILT_IN
 from webui.conditioning import Contribution
 from webui.device import choose
 from webui.diffusion.guidance import Guiding
@@ -172,7 +172,7 @@ def enlarged(maps: np.ndarray, side: int) -> np.ndarray:
 def test_maps_sum_to_one_and_match_an_independent_computation(
     tiny_checkpoint: Path, tmp_path: Path, xray: SimpleNamespace
 ) -> None:
-    model = families.load(SafetensorsFile.open(tiny_checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
+    model = families.load(BUILT_IN.open(tiny_checkpoint), {"SD1": StableDiffusion1()}, choose("cpu", "fp32", 1))
     plugins = Plugins.load(None)
     request = tiny_request(prompt=PROMPT, negative_prompt="blue").resolved(
         checkpoint="tiny", vae="None", sampler="Euler", schedule="Karras", eta=0.0

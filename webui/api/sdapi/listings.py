@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from webui.checkpoints.formats import Header, read_header
+from webui.checkpoints.formats import Formats
 from webui.checkpoints.library import FOLDERS, ModelEntry
+from webui.checkpoints.loaders import Header
 from webui.engine.engine import Engine
 from webui.errors import WebUIError
 from webui.plugins.discovery import discover
@@ -146,9 +147,9 @@ def prompt_styles(engine: Engine) -> list[dict[str, str]]:
     return [{"name": one.name, "prompt": one.prompt, "negative_prompt": one.negative_prompt} for one in styles]
 
 
-def _header(entry: ModelEntry) -> Header | None:
+def _header(entry: ModelEntry, formats: Formats) -> Header | None:
     try:
-        return read_header(entry.path)
+        return formats.read_header(entry.path)
     except WebUIError:
         return None
 
@@ -158,7 +159,7 @@ def embeddings(engine: Engine) -> dict[str, Any]:
     loaded: dict[str, Any] = {}
     skipped: dict[str, Any] = {}
     for entry in files_of(engine, "embedding"):
-        header = _header(entry)
+        header = _header(entry, engine.library.formats)
         shapes = [info.shape for info in header.tensors.values() if info.shape] if header else []
         row = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
         place = loaded if shapes else skipped
@@ -175,7 +176,7 @@ def loras(engine: Engine) -> list[dict[str, Any]]:
     """The LoRA files with what they say about themselves."""
     rows = []
     for entry in files_of(engine, "lora"):
-        header = _header(entry)
+        header = _header(entry, engine.library.formats)
         metadata = dict(header.metadata) if header else {}
         name = Path(entry.name).name
         rows.append(

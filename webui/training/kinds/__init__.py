@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.errors import RequestError, unknown_name
 from webui.training.request import check_types
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-    from webui.checkpoints.formats import SafetensorsFile
+    from webui.checkpoints.formats import WeightsFile
     from webui.device import Compute
     from webui.families import ModelFamily
     from webui.model import Model
@@ -33,19 +34,21 @@ class Materials:
 
     ``model`` is the base, its weights in fp32 and free to be changed (nobody else holds it); ``base`` the file it came
     from and ``base_sha256`` that file's digest.  ``cache`` is a folder for what is computed once (latents).  ``tell``
-    takes a sentence about a phase ("encoding pictures 300 of 4000"); it may raise JobCancelled.
+    takes a sentence about a phase ("encoding pictures 300 of 4000"); it may raise JobCancelled.  ``formats`` open the
+    files that options name.
     """
 
     request: TrainingRequest
     data: DataSet
     model: Model
-    base: SafetensorsFile
+    base: WeightsFile
     base_sha256: str
     families: Mapping[str, ModelFamily]
     preprocessors: Mapping[str, Preprocessor]
     compute: Compute
     cache: Path
     tell: Callable[[str], None]
+    formats: Formats = BUILT_IN
 
 
 @dataclass(frozen=True)
