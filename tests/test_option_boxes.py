@@ -30,6 +30,7 @@ class Part:
 class Options:
     image: str = option("", "Control picture", kind=Kind.PICTURE)
     mask: str = option("", "Mask", kind=Kind.MASK, of="image")
+    painted: str = option("", "Painting", kind=Kind.PAINT)
     model: str = option("", "Model", kind=Kind.MODEL, of="controlnet")
     weight: float = option(1.0, "Weight", low=0, high=2, step=0.05)
     count: int = option(3, "Count", low=1)
@@ -63,6 +64,7 @@ class Options:
         ({"perhaps": "x"}, "Tint: Perhaps is 'x'; it must be a whole number."),
         ({"parts": 5}, "Tint: Parts must be a list."),
         ({"parts": [{"y": 1}]}, "Tint: Parts[0] has unknown fields 'y'; known are x."),
+        ({"painted": "x.png"}, "Tint: Painting (painted) must be named by the SHA-256 of a stored picture"),
         ({"image": "x.png"}, "Tint: Control picture (image) must be named by the SHA-256 of a stored picture"),
     ],
 )
@@ -98,7 +100,9 @@ def test_a_record_that_refuses_speaks_for_itself() -> None:
 
 def test_the_page_shows_plain_values() -> None:
     shown = {box.name: box for box in boxes(Options)}
-    assert list(shown) == ["image", "mask", "model", "weight", "count", "flag", "text", "mode", "size", "shape"]
+    assert list(shown) == [
+        "image", "mask", "painted", "model", "weight", "count", "flag", "text", "mode", "size", "shape",
+    ]  # fmt: skip
     assert shown["flag"].label == "Flag" and shown["text"].label == "Words"
     assert shown["shape"].default == "round" and shown["shape"].choices_for(False) == ["round", "square"]
     assert [box.name for box in all_boxes(Options)][-3:] == ["perhaps", "parts", "names"]
@@ -116,6 +120,7 @@ def test_the_schema_says_what_the_check_says() -> None:
     }  # fmt: skip
     assert told["shape"] == {"title": "Shape", "default": "round", "enum": ["round", "square"]}
     assert told["text"]["description"] == "a few" and told["image"]["x-kind"] == "picture"
+    assert told["painted"]["x-kind"] == "paint" and told["painted"]["description"] == told["mask"]["description"]
     assert told["parts"]["default"] == [{"x": 1}] and "default" in told["perhaps"]
     assert json.loads(json.dumps(table)) == table
     defaults = {name: value["default"] for name, value in told.items()}
@@ -123,8 +128,9 @@ def test_the_schema_says_what_the_check_says() -> None:
 
 
 def test_pictures_that_are_sent_are_kept() -> None:
-    given = {"image": "aGk=", "mask": DIGEST, "text": "aGk=", "weight": 1}
-    assert with_pictures(Options, given, lambda text: text[::-1]) == {**given, "image": "=kGa"}
+    given = {"image": "aGk=", "painted": "aGk=", "mask": DIGEST, "text": "aGk=", "weight": 1}
+    kept = {**given, "image": "=kGa", "painted": "=kGa"}
+    assert with_pictures(Options, given, lambda text: text[::-1]) == kept
     assert with_pictures(Options, {"image": "", "mask": 5}, str.upper) == {"image": "", "mask": 5}
 
 

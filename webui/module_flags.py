@@ -22,7 +22,13 @@ from webui.option_boxes import Box, Kind, all_boxes
 PREFIX = "module-"
 """Before a module's name where the command line has a flag of that name already."""
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
-_SPOKEN = {Kind.PICTURE: "FILE", Kind.MASK: "FILE", Kind.MODEL: "NAME", Kind.PREPROCESSOR: "NAME"}
+_SPOKEN = {
+    Kind.PICTURE: "FILE",
+    Kind.MASK: "FILE",
+    Kind.PAINT: "FILE",
+    Kind.MODEL: "NAME",
+    Kind.PREPROCESSOR: "NAME",
+}
 _PLACE = "module:"
 
 

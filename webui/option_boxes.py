@@ -33,13 +33,15 @@ Choices = Callable[[bool], Sequence[Any]] | Sequence[Any]
 class Kind(StrEnum):
     """What an option holds, where its type does not tell; all but PLAIN are texts, and empty means none.
 
-    PICTURE and MASK hold the SHA-256 of a stored picture; a client may send the picture itself, the command line a
-    path.  MODEL holds the name of a model file, PREPROCESSOR that of a registered preprocessor.
+    PICTURE, MASK and PAINT hold the SHA-256 of a stored picture; a client may send the picture itself, the command line
+    a path.  PAINT is painted on the page, in the colours of the module's ``palette``.  MODEL holds the name of a model
+    file, PREPROCESSOR that of a registered preprocessor.
     """
 
     PLAIN = "plain"
     PICTURE = "picture"
     MASK = "mask"
+    PAINT = "paint"
     MODEL = "model"
     PREPROCESSOR = "preprocessor"
 
@@ -82,7 +84,7 @@ class Box:
     @property
     def is_picture(self) -> bool:
         """Whether it holds the SHA-256 of a stored picture."""
-        return self.kind in (Kind.PICTURE, Kind.MASK)
+        return self.kind in (Kind.PICTURE, Kind.MASK, Kind.PAINT)
 
 
 def option(default: Any, label: str, **more: Any) -> Any:

@@ -19,6 +19,8 @@ from webui.errors import RequestError
 
 COLUMNS, ROWS = "Columns", "Rows"
 EXAMPLE = "1,2,1 or 1,2,1;2,1"
+MAX_RATIO = 1e9
+"""Far beyond any use; sums of larger ones would end in infinity."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def _numbers(text: str, divider: str, ratios: str) -> tuple[float, ...]:
         found = numbers(text.replace(divider, ","))
     except ValueError:
         found = (0.0,)
-    if not all(found):
+    if not all(0 < number <= MAX_RATIO for number in found):
         raise RequestError(f'Regional: Ratios is "{ratios}"; it must be numbers above 0 such as {EXAMPLE}, or empty.')
     return found
 
@@ -73,6 +75,21 @@ def bands_for(ratios: str, mode: str, count: int, bands: tuple[int, ...] | None)
             "write as many texts as regions, or leave Ratios empty to divide the picture evenly."
         )
     return found
+
+
+def places(bands: Sequence[Band], mode: str) -> list[tuple[float, float, float, float]]:
+    """Each region's rectangle (left, top, right, bottom) in shares of the picture, in the order of the texts."""
+    found = []
+    for band, (start, end) in zip(bands, pairwise(_ends([band.share for band in bands])), strict=True):
+        for low, high in pairwise(_ends(band.regions)):
+            found.append((low, start, high, end) if mode == COLUMNS else (start, low, end, high))
+    return found
+
+
+def _ends(shares: Sequence[float]) -> list[float]:
+    """Where the parts of a line of length 1 begin, and 1."""
+    ends = np.cumsum([0.0, *shares]) / np.sum(shares)
+    return [*np.clip(ends[:-1], 0, 1).tolist(), 1.0]
 
 
 def masks(bands: Sequence[Band], mode: str, width: int, height: int) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from webui.conditioning import Contribution, Pictures
+from webui.conditioning import Contribution, Paint, Palette, Pictures, Place
 from webui.errors import RequestError
 from webui.option_boxes import Kind, option
 from webui.prompt.compose import parts
@@ -35,7 +35,7 @@ class Options:
 
     mode: str = option(grid.COLUMNS, "Divide mode", choices=(grid.COLUMNS, grid.ROWS))
     ratios: str = option("", "Ratios", hint=f"{grid.EXAMPLE}; empty: divided evenly", beside=True)
-    mask: str = option("", "Painted regions", kind=Kind.PICTURE, hint="1 red, 2 cyan, 3 lime, 4 violet, ...")
+    mask: str = option("", "Painted regions", kind=Kind.PAINT, hint="Painted regions take the place of the ratios.")
     separator: str = option(prompts.BREAK, "Regions are divided by", choices=(prompts.BREAK, prompts.LINES))
     method: str = option(ATTENTION, "Calculation", choices=(ATTENTION, LATENT), beside=True)
     use_common: bool = option(False, "Use common prompt")
@@ -57,19 +57,18 @@ class Regional:
         """The texts of both prompts, coupled.  Raises RequestError when texts and regions do not fit each other."""
         from .coupling import Coupling
 
-        if len(parts(request.prompt)) > 1:
-            raise RequestError("Regional: AND cannot be used together with regions; write BREAK between their texts.")
-        new_band = prompts.ROW if options.mode == grid.COLUMNS else prompts.COLUMN
-        texts = prompts.split(
-            request.prompt, options.separator, common=options.use_common, base=options.use_base, new_band=new_band
-        )
+        texts = _texts(options, request)
         places = self._places(options, texts, request, pictures)
         count = len(texts.regions)
         weights = shares.per_region(options.weights, "Region weights", count, MAX_WEIGHT)
         ratios = None if texts.base is None else shares.per_region(options.base_ratio, "Base ratio", count, 1.0)
         positive = _side(texts, shares.shares(places, weights, ratios), model, pictures)
         negative = prompts.split(
-            request.negative_prompt, prompts.BREAK, common=options.use_common_negative, base=False, new_band=new_band
+            request.negative_prompt,
+            prompts.BREAK,
+            common=options.use_common_negative,
+            base=False,
+            new_band=_new_band(options),
         )
         coupling = Coupling(positive, self._negative(negative, places, weights, model, pictures))
         if options.method == LATENT:
@@ -83,6 +82,20 @@ class Regional:
     def read_infotext(self, fields: dict[str, str]) -> list[dict[str, Any]]:
         """What Regional Prompter, or this module, wrote."""
         return infotext.read(fields)
+
+    def palette(self, options: Options, request: GenerationRequest) -> Palette:
+        """A paint for each text of the prompt, with its place in the grid.  Raises RequestError as ``prepare`` does."""
+        texts = _texts(options, request)
+        places: list[tuple[Place, ...]] = [()] * len(texts.regions)
+        problem = ""
+        try:
+            bands = grid.bands_for(options.ratios, options.mode, len(texts.regions), texts.bands)
+            places = [(place,) for place in grid.places(bands, options.mode)]
+        except RequestError as error:
+            problem = str(error)
+        paints = (_paint(*one) for one in zip(range(len(places)), texts.own, places, strict=True))
+        rest = f"as region 1, {painting.name(0)}" if texts.base is None else texts.base
+        return Palette(paints=tuple(paints), rest=rest, problem=problem)
 
     def preview(self, options: Options, pictures: Pictures) -> Pixels:
         """The regions in their colours: what is painted, or the ratios' grid.  Raises RequestError without both."""
@@ -127,6 +140,34 @@ class Regional:
                 "for all regions (without BREAK)."
             )
         return _side(texts, shares.shares(places, weights, None), model, pictures)
+
+
+def _texts(options: Options, request: GenerationRequest) -> prompts.Texts:
+    """The texts of the prompt.  Raises RequestError for AND."""
+    if len(parts(request.prompt)) > 1:
+        raise RequestError("Regional: AND cannot be used together with regions; write BREAK between their texts.")
+    return prompts.split(
+        request.prompt,
+        options.separator,
+        common=options.use_common,
+        base=options.use_base,
+        new_band=_new_band(options),
+    )
+
+
+def _new_band(options: Options) -> str:
+    """The word that begins another row, or column."""
+    return prompts.ROW if options.mode == grid.COLUMNS else prompts.COLUMN
+
+
+def _paint(region: int, text: str, places: tuple[Place, ...]) -> Paint:
+    return Paint(
+        colour=painting.written(painting.colour(region)),
+        shown=painting.written(painting.shown(region)),
+        name=painting.name(region),
+        text=text,
+        places=places,
+    )
 
 
 def _side(texts: prompts.Texts, parts: NDArray[np.float32], model: Model, pictures: Pictures) -> Side:

@@ -35,6 +35,17 @@ def colour(region: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def shown(region: int) -> tuple[int, int, int]:
+    """What the page paints it with: the same hue, bright enough to be told from its neighbours and to write on."""
+    red, green, blue = colorsys.hsv_to_rgb(hue(region) / 360, 0.62, 0.93)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def written(colour: tuple[int, int, int]) -> str:
+    """A colour as #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
 def name(region: int) -> str:
     """What people call its colour."""
     return NAMES[region] if region < len(NAMES) else f"the hue {hue(region):g}°"

@@ -8,7 +8,7 @@ whole picture.  Or each line is a region, as in Haoming02/sd-forge-couple.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 BREAK, LINES = "BREAK", "Lines"
 ROW, COLUMN, COMMON, BASE = "ADDROW", "ADDCOL", "ADDCOMM", "ADDBASE"
@@ -19,12 +19,18 @@ _DIVIDERS = re.compile(rf"\b({BREAK}|{ROW}|{COLUMN})\b")
 class Texts:
     """``base`` is None without one.  ``bands`` counts the regions of each row (or column) that ADDROW and ADDCOL make.
 
-    Without these words it is None: the texts say nothing of their places.
+    Without these words it is None: the texts say nothing of their places.  ``common`` is what each text begins with.
     """
 
     regions: tuple[str, ...]
     base: str | None = None
     bands: tuple[int, ...] | None = None
+    common: str = field(default="", compare=False)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The regions' texts without the common one."""
+        return tuple(text.removeprefix(f"{self.common}, ") for text in self.regions)
 
 
 def split(prompt: str, separator: str, *, common: bool, base: bool, new_band: str = ROW) -> Texts:
@@ -41,7 +47,10 @@ def split(prompt: str, separator: str, *, common: bool, base: bool, new_band: st
         base_text, chunks, dividers = _first(chunks, dividers)
     regions = tuple(_joined(common_text, chunk) for chunk in chunks)
     return Texts(
-        regions, base_text if base_text is None else _joined(common_text, base_text), _bands(dividers, new_band)
+        regions,
+        base_text if base_text is None else _joined(common_text, base_text),
+        _bands(dividers, new_band),
+        common_text or "",
     )
 
 

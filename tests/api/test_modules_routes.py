@@ -30,6 +30,13 @@ OWN = """
     def preview(self, options, pictures):
         import numpy as np
         return np.zeros((8, 16 if options.words == "own" else 1 / 0, 3), np.uint8)
+
+    def palette(self, options, request):
+        from webui.conditioning import Paint, Palette
+        if options.mode == "Hard":
+            return [options.words]
+        paint = Paint(colour=options.words or "#00ff00", name="green", text=request.prompt, places=((0, 0, 0.5, 1),))
+        return Palette(paints=(paint,), rest=f"{request.size.width} x {request.size.height}", problem="none")
 """
 PLAIN = {"prompt": "a cat", "steps": 2, "width": 64, "height": 64, "seed": 7, "sampler_name": "Euler"}
 
@@ -97,6 +104,22 @@ def test_a_preview_is_the_control_picture(client: TestClient) -> None:
         "error": "extension own: preview of Own Net failed: ZeroDivisionError: division by zero (own.py, line 33)"
     }
     assert read_pixels(asked("Own Net", words="own").content).shape == (8, 16, 3)
+
+
+def test_a_palette_says_what_each_colour_stands_for(client: TestClient) -> None:
+    def asked(name: str = "Own Net", request: Any = None, **options: Any) -> Any:
+        body = {"name": name, "options": options, "request": request or {}}
+        return client.post("/api/v1/modules/palette", json=body)
+
+    request = {"prompt": "a cat <lora:none:1># not a dog", "size": {"width": 64, "height": 128}}
+    paint = {"colour": "#00ff00", "name": "green", "text": "a cat \n", "shown": "", "places": [[0, 0, 0.5, 1]]}
+    assert asked(request=request).json() == {"paints": [paint], "rest": "64 x 128", "problem": "none"}
+    assert asked("Tint").json() == {"error": "Tint has nothing to be painted."}
+    assert asked("Tnt").status_code == asked(strength=9).status_code == 422
+    assert "Width is 5" in asked(request={"size": {"width": 5, "height": 64}}).json()["error"]
+    assert asked(mode="Hard").json() == {"error": "The palette of Own Net is a list; it must be a Palette."}
+    wrong = asked(words="green")
+    assert wrong.status_code == 500 and "palette of Own Net failed: ValueError: the colour" in wrong.json()["error"]
 
 
 def made_with(client: TestClient, name: str, args: Any) -> Any:

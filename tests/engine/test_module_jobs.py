@@ -134,6 +134,7 @@ def test_pictures_may_stand_in_the_request_themselves(engine: Engine) -> None:
             ("def prepare(", "def write_infotext(self, options, number): pass\n    def prepare("),
             "it has only one of write_infotext and read_infotext",
         ),
+        (("Kind.PICTURE", "Kind.PAINT"), "it has an option to be painted and no palette"),
         (("@dataclass(frozen=True, kw_only=True)", ""), "its options are no dataclass"),
     ],
 )

@@ -1,7 +1,8 @@
-"""Routes of conditioning modules: their schemas, and the control picture that options mean."""
+"""Routes of conditioning modules: their schemas, and the control picture and the palette that options mean."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Body, Response
 from webui.conditioning.modules import label_of, units_of
 from webui.engine.engine import Engine
 from webui.option_boxes import schema
+from webui.request import GenerationRequest
 
 
 def build_router(engine: Engine) -> APIRouter:
@@ -38,5 +40,18 @@ def build_router(engine: Engine) -> APIRouter:
         """The control picture (a PNG) that a module's options mean: its preprocessor's, of its stored picture."""
         png = engine.control_picture(name, options)
         return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
+
+    @router.post("/api/v1/modules/palette")
+    def palette(
+        name: Annotated[str, Body()],
+        options: Annotated[dict[str, Any], Body()],
+        request: Annotated[dict[str, Any], Body()],
+    ) -> dict[str, Any]:
+        """The colours that a module's picture can be painted with, and what each stands for in a request.
+
+        Of the request the prompts, the styles and the size count.  ``places`` of a colour are rectangles (left, top,
+        right, bottom) from 0 to 1: where what it stands for holds while nothing is painted.
+        """
+        return asdict(engine.palette(name, options, GenerationRequest.from_dict(request)))
 
     return router

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,47 @@ class Pictures:
     formats: Formats = BUILT_IN
 
 
+Place = tuple[float, float, float, float]
+"""A rectangle (left, top, right, bottom) in shares of the picture's width and height, from 0 at its top left corner."""
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paint:
+    """One colour of a picture that is painted on the page.
+
+    ``colour`` is what stands in the picture, "#rrggbb" in small letters; the page shows it as ``shown`` where that is
+    not empty.  ``name`` is what people call it, ``text`` what it stands for, and ``places`` where that holds while
+    nothing is painted.  Raises ValueError for what is no colour or no place.
+    """
+
+    colour: str
+    name: str
+    text: str = ""
+    shown: str = ""
+    places: tuple[Place, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one in filter(None, (self.colour, self.shown)):
+            if not _COLOUR.fullmatch(one):
+                raise ValueError(f'the colour "{one}" is not written as #rrggbb in small letters')
+        for left, top, right, bottom in self.places:
+            if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
+                raise ValueError(f"the place {(left, top, right, bottom)} lies outside of the picture")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """What a PAINT option can be painted with.
+
+    ``rest`` is what holds where nothing is painted; ``problem`` says in one sentence why the paints have no places.
+    """
+
+    paints: tuple[Paint, ...]
+    rest: str = ""
+    problem: str = ""
+
+
 class ConditioningModule(Protocol):
     """A conditioning module as it is registered.  ``options`` is its frozen options record (a dataclass).
 
@@ -122,6 +164,9 @@ class ConditioningModule(Protocol):
       without it each argument is an object with options by name.  Pictures may be in base64 there.
     - ``preview(options, pictures) -> pixels``: the control picture that the page's Preview shows; without it the
       record's preprocessor is run on its picture.  Server process: no torch.
+    - ``palette(options, request) -> Palette``: the colours of its PAINT option, which goes with it; the request has the
+      prompts, without comments and tags, and the size as they are on the page.  Asked while a person types, in the
+      server process: no torch.  Raises RequestError when the prompts mean nothing to the module.
     - ``observes``: True is the promise that it changes no pixel: its use is left out of the picture's recipe and
       text, so that the picture reproduces without it.
     """

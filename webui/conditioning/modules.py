@@ -11,12 +11,12 @@ from typing import Any, get_type_hints
 from webui.checkpoints.library import FOLDERS
 from webui.conditioning import ConditioningModule
 from webui.errors import RequestError, unknown_name
-from webui.option_boxes import Box, all_boxes, checked, checked_value, problem
+from webui.option_boxes import Box, Kind, all_boxes, checked, checked_value, problem
 from webui.records import plain
 
 DEFAULT_ORDER = 100
 MAX_UNITS = 16
-OPTIONAL = ("write_infotext", "read_infotext", "always_on", "preview")
+OPTIONAL = ("write_infotext", "read_infotext", "always_on", "preview", "palette")
 
 
 def label_of(module: ConditioningModule) -> str:
@@ -67,6 +67,8 @@ def problem_of(module: Any) -> str | None:
         return f"its {', '.join(lacking)} cannot be called"
     if hasattr(module, "write_infotext") != hasattr(module, "read_infotext"):
         return "it has only one of write_infotext and read_infotext"
+    if not hasattr(module, "palette") and any(box.kind is Kind.PAINT for box in all_boxes(module.options)):
+        return "it has an option to be painted and no palette"
     return None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
-from webui.conditioning import ConditioningModule
+from webui.conditioning import ConditioningModule, Palette
 from webui.conditioning.modules import in_order
 from webui.diffusion.schedules import Schedule
 from webui.engine import extras
@@ -33,6 +33,7 @@ from webui.engine.jobs import GENERATING, TRAINING, Event, Job, JobState, Output
 from webui.engine.ledger import Ledger, told_again
 from webui.engine.module_options import listed, module_named, module_pictures, with_stored_pictures
 from webui.engine.outputs import OutputFolder
+from webui.engine.palettes import palette
 from webui.engine.plugin_settings import open_options, own_settings
 from webui.engine.resolve import read_back, resolve, styled
 from webui.engine.store import JobStore
@@ -397,6 +398,12 @@ class Engine:
         module = module_named(name, self.plugins.conditioning_modules)
         pixels = control_picture(module, options, self.plugins, self.library, self.inputs.get)
         return encode_picture(pixels, ".png", {})
+
+    def palette(self, name: str, options: Mapping[str, Any], request: GenerationRequest) -> Palette:
+        """The colours that a module's picture can be painted with.  Raises RequestError, ExtensionError."""
+        module = module_named(name, self.plugins.conditioning_modules)
+        request = styled(request, self.styles()) if request.styles else request
+        return palette(module, options, request, self.plugins, self.library)
 
     def listed(self, box: Box) -> list[str] | None:
         """What a module's box of model files or preprocessors can hold, "" for none first; None for other boxes."""
