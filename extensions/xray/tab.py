@@ -110,8 +110,8 @@ class XRayTab:
     def _wire(self) -> None:
         looked = [self.view, self.shown, self.pulse]
         picked = [self.chosen, self.picture]
-        begin = [self.chosen, self.frames, self.decoder]
-        self._on(self.go.click, self._begin, begin, [self.live, *looked])
+        begin = [self.chosen, self.ids, self.frames, self.decoder]
+        self._on(self.go.click, self._begin, begin, [self.live, *looked, *picked])
         self._on(self.attach.click, self._attach, None, looked)
         self._on(self.recent.select, self._pick, self.ids, [*picked, *looked])
         self._on(self.picture.upload, self._drop, self.picture, [self.chosen, *looked])
@@ -125,20 +125,25 @@ class XRayTab:
     def _on(self, trigger: Any, event: Any, inputs: Any, outputs: list[Any]) -> None:
         connect(trigger, event, inputs, outputs, self.context.notice)
 
-    def _begin(self, chosen: str, frames: float, decoder: str) -> list[Any]:
+    def _begin(self, chosen: str, newest: list[str], frames: float, decoder: str) -> list[Any]:
+        """Make the chosen picture again under X-ray, or the newest one when none is chosen."""
+        picked = [gr.skip(), gr.skip()]
         try:
+            if not chosen and newest:
+                chosen = f"output:{newest[0]}"
+                picked = [chosen, str(self.engine.output_path(newest[0]))]
             request, pixels = self._asked(chosen)
             use = ModuleUse(name=NAME, options={"frames": int(frames), "decoder": decoder, "source": pixels})
             others = tuple(one for one in request.modules if one.name != NAME)
             job = self.engine.submit(replace(request, modules=(*others, use)))
         except WebUIError as error:
-            return [{"error": str(error), "at": time.time()}, gr.skip(), gr.skip(), gr.skip()]
-        return [{"job": job.id, "at": time.time()}, *self._looked(job)]
+            return [{"error": str(error), "at": time.time()}, gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+        return [{"job": job.id, "at": time.time()}, *self._looked(job), *picked]
 
     def _asked(self, chosen: str) -> tuple[GenerationRequest, str]:
         """The request of the chosen picture alone, and the digest of its pixels."""
         if not chosen:
-            raise PictureError("There is no picture; choose one of the newest, or drop one with its recipe on the box.")
+            raise PictureError("There is no picture yet; make one, or drop one with its recipe on the box.")
         data = self._file(chosen).read_bytes()
         texts = read_picture_texts(data)
         if extras.is_extras(texts.get("recipe", "")):

@@ -110,3 +110,13 @@ def test_a_running_job_is_looked_at(page: Page) -> None:
     page.wait_for_selector("#xray_view .x-asked", state="attached", timeout=PATIENCE_MS)
     page.wait_for_selector("#xray_view .x-said:has-text('what its recipe tells')", timeout=PATIENCE_MS)
     page.wait_for_selector("#xray_image img")
+
+
+def test_without_a_choice_the_newest_picture_is_looked_at(page: Page) -> None:
+    make_a_picture(page, steps=2)
+    page.wait_for_selector("#txt2img_gallery img", timeout=PATIENCE_MS)
+    open_tab(page)
+    page.wait_for_selector("#xray_recent img")
+    page.click("#xray_generate")
+    page.wait_for_selector("#xray_view .x-said.good:has-text('bit for bit')", timeout=PATIENCE_MS)
+    assert "2 steps" in page.locator("#xray_view").inner_text()
