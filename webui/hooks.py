@@ -240,8 +240,8 @@ class Hooks:
         """Return another question to the network, or None to leave it.
 
         ``call`` holds the scaled latents, the timestep, the contexts and which rows have the prompt; never change its
-        tensors in place.  Worker, once each call of the UNet.  Raising, or returning anything else, leaves the call as
-        it is.
+        tensors in place.  What comes back has the same shapes and types; a context may have other tokens.  Worker, once
+        each call of the UNet.  Raising, or returning anything else, leaves the call as it is.
         """
 
     @hookspec

@@ -183,11 +183,13 @@ class Runner:
         save: Callable[[bytes, MadePicture, str], Path] | None = None,
         suffix: str = ".png",
         made: Mapping[int, str] | None = None,
+        is_scripts: bool = False,
     ) -> Iterator[Path]:
         """Make and save every picture of a request that is not ``done`` yet; yields each file's path.
 
         ``save`` (encoded file, picture, kind) -> path replaces the numbered file in the outputs folder.  ``made`` are
-        the paths, relative to that folder, of those that are done: a script's overview shows them, too.
+        the paths, relative to that folder, of those that are done: a script's overview shows them, too.  A request that
+        ``is_scripts`` is numbered among others, so that plugins may not change how many pictures it makes.
         """
         if request.script is not None:
             run = ScriptRun(self, tell, control, request.settled(self.library.find(request.checkpoint).name))
@@ -196,7 +198,7 @@ class Runner:
         clock = Clock(request.pictures, len(done))
         tell = self._heard(tell, request)
         tell(Report("progress", asdict(clock.phase("preparing"))))
-        request = self._rewritten(self._resolved(request))
+        request = self._rewritten(self._resolved(request), is_scripts)
         clock.pictures = request.pictures
         tell(Report("request", request.to_dict()))
         settings = self._own_settings()
@@ -322,8 +324,9 @@ class Runner:
                 continue  # a finished picture is kept, whatever was wished meanwhile
             if control.interrupted.is_set() or control.skipped.is_set():
                 break
-            if isinstance(moment, Stepped):
-                self.plugins.tell("step_done", step=moment, request=request)
+            if isinstance(moment, Stepped) and self.plugins.has("step_done"):
+                shown = replace(moment, denoised=moment.denoised.clone())  # the sampler goes on from its own
+                self.plugins.tell("step_done", step=shown, request=request)
             self._tell_moment(moment, made, previews)
         return pictures
 
@@ -435,16 +438,32 @@ class Runner:
         latent = self.inputs.get(start.mask.latent) if start.mask and start.mask.latent else None
         return begin(request, model, StartPictures(image, mask, tools.upscaler(start.upscaler), latent))
 
-    def _rewritten(self, request: GenerationRequest) -> GenerationRequest:
-        rewritten: GenerationRequest = self.plugins.rewrite(
-            "rewrite_request", "request", request, check=lambda wanted: resolve(wanted, self.plugins, self.library)
+    def _rewritten(self, request: GenerationRequest, is_scripts: bool) -> GenerationRequest:
+        """The request after the plugins, resolved anew: what they return may have styles and names of its own."""
+
+        def check(wanted: GenerationRequest) -> None:
+            if wanted.script is not None:
+                raise RequestError("a request that is made already cannot get a script; take it away.")
+            if is_scripts and wanted.pictures != request.pictures:
+                raise RequestError(
+                    f"it makes {wanted.pictures} pictures where the script counts {request.pictures}; keep its batches."
+                )
+            self._resolved(wanted)
+
+        rewritten: GenerationRequest = self.plugins.rewrite("rewrite_request", "request", request, check)
+        rewritten = self._resolved(rewritten) if rewritten != request else request
+        return self._with_rewritten_prompt(self._with_rewritten_prompt(rewritten, negative=False), negative=True)
+
+    def _with_rewritten_prompt(self, request: GenerationRequest, *, negative: bool) -> GenerationRequest:
+        def prompted(text: str) -> GenerationRequest:
+            changed = replace(request, negative_prompt=text) if negative else replace(request, prompt=text)
+            return self._resolved(changed)
+
+        prompt = request.negative_prompt if negative else request.prompt
+        text: str = self.plugins.rewrite(
+            "rewrite_prompt", "prompt", prompt, prompted, negative=negative, request=request
         )
-        for field, negative in (("prompt", False), ("negative_prompt", True)):
-            prompt = self.plugins.rewrite(
-                "rewrite_prompt", "prompt", getattr(rewritten, field), negative=negative, request=rewritten
-            )
-            rewritten = replace(rewritten, **{field: prompt})
-        return resolve(rewritten, self.plugins, self.library) if rewritten != request else request
+        return request if text == prompt else prompted(text)
 
     def _resolved(self, request: GenerationRequest) -> GenerationRequest:
         """Resolved against the models folder; looks at it again for a name that was not there before."""

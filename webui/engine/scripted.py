@@ -120,7 +120,9 @@ class ScriptRun:
                 self.made[data["index"]] = (path if path.is_absolute() else outputs / path, data["infotext"])
             self.tell(replace(report, data=data))
 
-        yield from self.runner.generate(request, tell, self.control, done=done, save=save, suffix=suffix)
+        yield from self.runner.generate(
+            request, tell, self.control, done=done, save=save, suffix=suffix, is_scripts=True
+        )
         self.steps_before += steps
 
     def _prepared(self, start: StartImage, prepare: Callable[[Pixels], Begun]) -> StartImage:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from webui.diffusion.guidance import Guiding, NetworkCall
+from webui.errors import RequestError
+from webui.networks.unet import Openings
 from webui.pipeline.steering import Steering
 from webui.plugins.manager import Plugins
 from webui.request import GenerationRequest
@@ -42,12 +45,16 @@ class _Steer:
         return self._tensor("rewrite_start", "latent", latent, sigmas=tuple(sigmas), indices=tuple(indices))
 
     def call(self, call: NetworkCall) -> NetworkCall:
-        rewritten: NetworkCall = self.plugins.rewrite("rewrite_call", "call", call, request=self.request)
+        rewritten: NetworkCall = self.plugins.rewrite(
+            "rewrite_call", "call", call, lambda wanted: _check_question(wanted, call), request=self.request
+        )
         return rewritten
 
     def guided(self, guiding: Guiding) -> Tensor:
         guided: Tensor = self.plugins.derive(
-            "rewrite_guided", guiding.guided, lambda value: {"guiding": guiding.after(value), "request": self.request}
+            "rewrite_guided",
+            guiding.guided,
+            lambda value: {"guiding": _copied(guiding, value), "request": self.request},
         )
         return guided
 
@@ -70,7 +77,44 @@ class _Steer:
         return rewritten
 
     def _tensor(self, hook: str, name: str, tensor: Tensor, **arguments: object) -> Tensor:
-        """The tensor after every plugin; each is handed a copy, so that what it changes in place is not seen."""
-        given = {**arguments, "request": self.request}
-        rewritten: Tensor = self.plugins.derive(hook, tensor, lambda value: {**given, name: value.clone()})
+        """The tensor after every plugin; each is handed copies, so that what it changes in place is not seen."""
+
+        def given(value: Tensor) -> dict[str, object]:
+            shown = {**arguments, name: value, "request": self.request}
+            return {key: one.clone() if isinstance(one, Tensor) else one for key, one in shown.items()}
+
+        rewritten: Tensor = self.plugins.derive(hook, tensor, given)
         return rewritten
+
+
+def _copied(guiding: Guiding, guided: Tensor) -> Guiding:
+    """``guiding`` once ``guided`` was made of it, in tensors of its own."""
+    x, cond, uncond = guiding.x.clone(), guiding.cond.clone(), guiding.uncond
+    uncond = cond if uncond is guiding.cond else uncond.clone()
+    return replace(guiding, x=x, cond=cond, uncond=uncond, guided=guided.clone())
+
+
+def _check_question(wanted: NetworkCall, asked: NetworkCall) -> None:
+    """Refuse a question that the network could not answer as it would the one ``asked``.  Raises RequestError."""
+    rows = len(asked.x)
+    for name, found, expected in (
+        ("x", _described(wanted.x), _described(asked.x)),
+        ("context", _described(wanted.context, any_axis=1), _described(asked.context, any_axis=1)),
+        ("timestep", _is_number(wanted.timestep), True),
+        ("sigma", _is_number(wanted.sigma), True),
+        ("image", len(wanted.image), rows),
+        ("conditional", len(wanted.conditional), rows),
+        ("openings", isinstance(wanted.openings, Openings), True),
+    ):
+        if found != expected:
+            raise RequestError(f"its {name} is not of the kind that it was given; change values, not shapes and types.")
+
+
+def _described(value: object, any_axis: int | None = None) -> object:
+    if not isinstance(value, Tensor):
+        return type(value)
+    return value.dtype, value.device, [size for axis, size in enumerate(value.shape) if axis != any_axis], value.ndim
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
