@@ -67,9 +67,13 @@ class Plugin:
 
 @dataclass(frozen=True, kw_only=True)
 class MadePicture:
-    """One finished picture.  ``index`` counts from 0 over the whole job; its seed is the job's seed + index."""
+    """One finished picture.  ``index`` counts from 0 over the whole job; its seed is the job's seed + index.
+
+    ``plugins`` are the extensions that could change a pixel of it, as they were when it was begun.
+    """
 
     pixels: Pixels
     index: int
     seed: int
     infotext_extra: Mapping[str, str] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()

@@ -55,5 +55,5 @@ def test_both_ends_are_treated_alike(schedule: Schedule, n: int) -> None:
 
 def test_it_takes_part_only_where_it_is_chosen(plugins: Plugins) -> None:
     chosen = GenerationRequest(sampling=Sampling(schedule=NAME))
-    assert plugins.taking_part(GenerationRequest(), "Stable Diffusion 1") == []
-    assert plugins.taking_part(chosen, "Stable Diffusion 1") == plugins.extensions
+    assert plugins.taking_part(GenerationRequest(), ["Stable Diffusion 1"]) == []
+    assert plugins.taking_part(chosen, ["Stable Diffusion 1"]) == plugins.extensions

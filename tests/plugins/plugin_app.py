@@ -118,6 +118,11 @@ class App:
     def reproduce(self, file: Path) -> Verdict:
         return self.runner.reproduce(file.read_bytes(), lambda report: None, Control())
 
+    def started_anew(self) -> App:
+        """The same application after a restart, with what is installed by now."""
+        self._runner = None
+        return self
+
     def close(self) -> None:
         if self._engine is not None:
             self._engine.store.close()

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from plugin_app import App, Done
+from tiny_model import picture_bytes
 
 from webui.metadata.verdict import Outcome
 from webui.plugins.tree_hash import tree_hash
@@ -37,6 +39,42 @@ def formula(denoise, x, sigmas, noise, *, eta):
 @hookimpl
 def register_samplers():
     return [Sampler(name="Mine", integrate=formula)]
+"""
+
+
+UPSCALER = """
+import numpy as np
+from webui.hooks import hookimpl
+from webui.upscalers import Upscaler
+
+def enlarge(pixels, scale, work):
+    return np.zeros((2 * pixels.shape[0], 2 * pixels.shape[1], 3), np.uint8)
+
+@hookimpl
+def register_upscalers():
+    return [Upscaler(name="Night", scale=2, enlarge=enlarge)]
+"""
+ATTENTION = """
+from webui.hooks import hookimpl
+from webui.networks.attention_kinds import AttentionKind
+
+def attend(q, k, v, bias):
+    return v.mean(dim=2, keepdim=True).expand_as(q)
+
+@hookimpl
+def register_attention_kinds():
+    return [AttentionKind(name="even", attend=attend)]
+"""
+TIRED = """
+from webui.hooks import hookimpl
+
+@hookimpl
+def rewrite_noise(noise):
+    return noise * 0.5
+
+@hookimpl
+def rewrite_picture(pixels):
+    raise ValueError("tired")
 """
 
 
@@ -112,3 +150,38 @@ def test_a_file_beside_the_code_counts(app: App, tmp_path: Path) -> None:
     (other.settings.extensions_dir / "frame" / "table.bin").write_bytes(b"\0")
     (said,) = other.reproduce(done.file).reasons
     assert "has other files here" in said
+
+
+def test_a_sampler_of_the_second_pass_counts(app: App) -> None:
+    app.install("mine/__init__.py", SAMPLER)
+    done = app.make(second_pass={"upscaler": "Latent", "sampler": "Mine", "steps": 2})
+    assert [one.name for one in done.recipe.plugins] == ["mine"]
+
+
+def test_an_upscaler_of_the_start_image_counts(app: App) -> None:
+    app.install("night/__init__.py", UPSCALER)
+    digest = app.runner.inputs.put(picture_bytes(32, 32))
+    done = app.make(start={"image": digest, "upscaler": "Night"})
+    assert [one.name for one in done.recipe.plugins] == ["night"]
+
+
+def test_a_kind_of_attention_takes_part_in_the_reproduction_too(app: App) -> None:
+    app.settings = replace(app.settings, attention="even")
+    done = made(app, even=ATTENTION, frame=FRAME.format(version="1.2", returns=NOTHING))
+    assert [one.name for one in done.recipe.plugins] == ["even", "frame"]
+    shutil.rmtree(app.settings.extensions_dir / "frame")
+    app.install("bright/__init__.py", FRAME.format(version="1", returns=INVERTS))
+    verdict = app.started_anew().reproduce(done.file)
+    assert verdict.outcome is Outcome.DIFFERENT
+    assert [reason for reason in verdict.reasons if "extension" in reason] == [
+        "The extension frame 1.2 took part and is not installed here.",
+        "The extension bright is installed here and did not take part.",
+    ]
+
+
+def test_one_that_is_switched_off_on_the_way_had_its_part(app: App) -> None:
+    app.settings = replace(app.settings, extension_failures=1)
+    done = made(app, tired=TIRED)
+    assert "switched off" in app.runner.plugins.problems[-1]
+    assert [one.name for one in done.recipe.plugins] == ["tired"]
+    assert app.make().recipe.plugins == (), "and in the next job none any more"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from webui.metadata.foreign import Told, tell
 from webui.metadata.recipe import Recipe
 from webui.metadata.verdict import Outcome, Verdict, compare, differences, missing_plugins, plugin_differences
 from webui.request import GenerationRequest, RandomSource
-from webui.result import Environment, MadePicture, ModelFile, Pixels, Plugin
+from webui.result import Environment, MadePicture, ModelFile, Pixels
 
 if TYPE_CHECKING:
     from webui.engine.runner import Runner
@@ -92,7 +92,7 @@ class Reproduction:
             return _cannot_run(INTERRUPTED)
         reasons = (
             *differences(recipe.environment, here),
-            *plugin_differences(recipe.plugins, self._taking_part(recipe.request, entry, wanted)),
+            *plugin_differences(recipe.plugins, made.plugins),
         )
         always = missing_plugins(recipe.plugins, self.runner.plugins.extensions)
         return _verdict_on(recipe, expected, made.pixels, reasons, always)
@@ -130,11 +130,6 @@ class Reproduction:
         if not self.runner.models.has(files.checkpoint, compute):
             self._phase("loading the model")
         return self.runner.make_one(request, index, files, compute, self.clock, self.tell, self.control, recorded)
-
-    def _taking_part(self, request: GenerationRequest, entry: ModelEntry, compute: Compute) -> Sequence[Plugin]:
-        """The extensions that took part here."""
-        family = self.runner.models.checkpoint(entry, compute).family
-        return self.runner.plugins.taking_part(request, family)
 
     def _phase(self, phase: str) -> None:
         self.tell(Report("progress", asdict(self.clock.phase(phase))))

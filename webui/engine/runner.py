@@ -84,6 +84,13 @@ class Prepared:
     extras: ExtraFiles
     files: tuple[ModelFile, ...]
 
+    @property
+    def families(self) -> frozenset[str]:
+        """Of all models that take part."""
+        passes = [self.setup, *([self.second.setup] if self.second else [])]
+        setups = [*passes, *(one.refiner for one in passes if one.refiner)]
+        return frozenset(setup.model.family for setup in setups)
+
 
 @dataclass
 class Runner:
@@ -318,9 +325,11 @@ class Runner:
         """The pictures made together, none of them when interrupted or skipped meanwhile."""
         control.skipped.clear()
         pictures = []
+        recorded = as_recorded(request, self.plugins)
+        taking = tuple(self.plugins.taking_part(recorded, prepared.families, self.settings.attention))
         for moment in run_group(request, prepared.setup, prepared.beginning, group, prepared.second):
             if isinstance(moment, Made):
-                pictures.append(self._finished(moment.picture, request))
+                pictures.append(self._finished(replace(moment.picture, plugins=taking), request))
                 continue  # a finished picture is kept, whatever was wished meanwhile
             if control.interrupted.is_set() or control.skipped.is_set():
                 break
@@ -505,7 +514,7 @@ class Runner:
             models=prepared.files,
             inputs=prepared.inputs,
             environment=self.environment(model.compute),
-            plugins=tuple(self.plugins.taking_part(request, model.family, self.settings.attention)),
+            plugins=picture.plugins,
             pixels=pixel_digest(picture.pixels),
         )
         text = self._infotext(picture, request, prepared)

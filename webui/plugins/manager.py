@@ -17,7 +17,7 @@ import logging
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -303,20 +303,21 @@ class Plugins:
         conduct = self.journal.conducts.get(extension_named(owner) or "")
         return conduct.why if conduct is not None and conduct.is_off else ""
 
-    def taking_part(self, request: GenerationRequest, family: str, attention: str = "") -> list[Plugin]:
+    def taking_part(self, request: GenerationRequest, families: Collection[str], attention: str = "") -> list[Plugin]:
         """The extensions that can change a pixel of a request's pictures: by rewriting, or by a part that is used.
 
-        ``family`` is the model's, ``attention`` the kind that was chosen for the whole program.
+        ``families`` are those of its models, ``attention`` the kind that was chosen for the whole program.
         """
-        used: dict[str, set[str]] = {
-            "register_samplers": {request.sampling.sampler},
-            "register_schedules": {request.sampling.schedule},
-            "register_model_families": {family},
+        second, start, face = request.second_pass, request.start, request.face_restoration
+        used: dict[str, Collection[str | None]] = {
+            "register_samplers": {request.sampling.sampler, second.sampler if second else None},
+            "register_schedules": {request.sampling.schedule, second.schedule if second else None},
+            "register_model_families": set(families),
             "register_attention_kinds": {attention},
             "register_conditioning_modules": {use.name for use in request.modules},
             "register_preprocessors": set(self.preprocessors) if request.modules else set(),
-            "register_upscalers": {request.second_pass.upscaler} if request.second_pass else set(),
-            "register_face_restorers": {request.face_restoration.model} if request.face_restoration else set(),
+            "register_upscalers": {second.upscaler if second else None, start.upscaler if start else None},
+            "register_face_restorers": {face.model if face else None},
         }
         rewriting = {
             bound.owner
@@ -327,7 +328,7 @@ class Plugins:
         owners = {_extension(plugin.name) for plugin in self.using(used)} | rewriting
         return [plugin for plugin in self.extensions if _extension(plugin.name) in owners]
 
-    def using(self, used: Mapping[str, set[str]]) -> list[Plugin]:
+    def using(self, used: Mapping[str, Collection[str | None]]) -> list[Plugin]:
         """The extensions that registered one of these things: names by registration hook."""
         owners = {
             owner for hook, names in used.items() for name, (_, owner) in self._owned(hook).items() if name in names
