@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from webui.api.extending import ApiRoutes
+    from webui.checkpoints.loaders import Loader
     from webui.conditioning import ConditioningModule
     from webui.diffusion.guidance import Guiding, NetworkCall
     from webui.diffusion.schedules import Schedule
@@ -71,6 +72,15 @@ class Hooks:
         """Return model families; the first whose ``detect`` accepts a checkpoint's header builds the model.
 
         Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_loaders(self) -> Sequence[Loader]:
+        """Return forms of model files: each knows its files by their beginning, and reads their header and tensors.
+
+        Server and worker, once at start.  Raising registers nothing; a file whose loader raises, or whose tensors are
+        not those of its header, is refused with a sentence that names the extension.
         """
         raise NotImplementedError
 

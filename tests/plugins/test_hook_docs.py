@@ -21,9 +21,9 @@ import pytest
 import torch
 from PIL import Image
 from plugin_app import App
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from scripts_loaded import put_scripts
-from tiny_model import METADATA, tiny_weights, write_checkpoint
+from tiny_model import METADATA, TEXT, tiny_weights, write_checkpoint
 
 from webui import hooks
 from webui.checkpoints.library import Library
@@ -185,6 +185,26 @@ def test_hook_register_model_families(app: App, tmp_path: Path, plain_pixels: Pi
     done = app.make()
     assert [plugin.name for plugin in done.recipe.plugins] == ["register_model_families"]
     assert np.array_equal(done.pixels, plain_pixels), "the same weights by the same code"
+
+
+def test_hook_register_loaders(app: App, plain_pixels: Pixels, tmp_path: Path) -> None:
+    install(app, "register_loaders")
+    write_checkpoint(tmp_path / "models" / "Stable-diffusion" / "tiny.safetensors", tiny_weights())
+    app.settings = replace(app.settings, models_dir=tmp_path / "models")
+    vectors = np.random.default_rng(1).normal(size=(2, TEXT.width)).astype(np.float16)
+    (tmp_path / "embeddings").mkdir()
+    np.savez(tmp_path / "embeddings" / "blot.npz", emb_params=vectors)
+    plain, done = app.make(), app.make(prompt="a red apple, blot")
+    assert np.array_equal(plain.pixels, plain_pixels) and [*plain.recipe.plugins] == []
+    assert not np.array_equal(done.pixels, plain_pixels)
+    assert [plugin.name for plugin in done.recipe.plugins] == ["register_loaders"]
+    assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT
+    (card,) = app.engine.library.entries("embedding")
+    assert card.name == "blot"
+    save_file({"emb_params": torch.from_numpy(vectors)}, tmp_path / "embeddings" / "blot.safetensors")
+    app.runner.library.refresh()
+    again = app.make(prompt="a red apple, blot")
+    assert np.array_equal(again.pixels, done.pixels) and [*again.recipe.plugins] == []
 
 
 def test_hook_register_conditioning_modules(app: App, plain_pixels: Pixels) -> None:

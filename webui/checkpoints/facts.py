@@ -194,8 +194,12 @@ class FactCache:
     def read(self, files: Sequence[ModelFile]) -> dict[str, ModelFacts]:
         """The facts of files by path, read anew and remembered."""
         found = {str(file.path): read_facts(file.path, self.formats) for file in files}
-        self.remember([(file, found[str(file.path)]) for file in files])
+        self.remember([(file, found[str(file.path)]) for file in files if self._lasts(file, found[str(file.path)])])
         return found
+
+    def _lasts(self, file: ModelFile, facts: ModelFacts) -> bool:
+        """Whether an unchanged file keeps its facts: another edition of an extension may read what this one refuses."""
+        return not facts.problem or file.path.suffix.lower() in BUILT_IN.suffixes
 
     def remember(self, pairs: Iterable[tuple[ModelFile, ModelFacts]]) -> None:
         """Keep what is known of files as they are now."""

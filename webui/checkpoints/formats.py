@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from webui.checkpoints.loaders import Header, Loader, Outline, Outlining
 from webui.checkpoints.safetensors import Safetensors
 from webui.checkpoints.torch_files import TorchFiles
 from webui.errors import CheckpointError, NotFoundError, WebUIError
+from webui.hooks import hookimpl
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 START_BYTES = 64
 """So many of a file's first bytes a loader sees to recognise it."""
+
+
+@hookimpl
+def register_loaders() -> Sequence[Loader]:
+    """The built-in forms; no file begins as both."""
+    return BUILT_IN.built_in
 
 
 @dataclass(frozen=True, eq=False)

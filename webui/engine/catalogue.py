@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from webui import families
-from webui.checkpoints.formats import BUILT_IN
 from webui.checkpoints.library import ModelEntry
 from webui.checkpoints.loaders import Header
 from webui.errors import WebUIError
@@ -59,7 +58,7 @@ class CheckpointEntry:
 
     def _header(self) -> Header | None:
         try:
-            return BUILT_IN.read_header(self.entry.path)
+            return self.plugins.formats.read_header(self.entry.path)
         except WebUIError:
             return None
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from webui.checkpoints import pictures
+from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import embedding, lora
 from webui.conditioning.hypernetwork import HypernetUse
@@ -53,7 +54,7 @@ class ExtraFiles:
     ``request`` is the request with comments taken out of its prompts and the tags out of the first, ``ignored`` the
     tags of kinds that nobody reads, ``unused`` the arguments of LoRA tags that mean nothing here.  ``hypernets`` stand
     in the order of their tags.  ``names`` are the LoRAs' files by every name that the prompt uses, ``applied`` how they
-    fitted, once that is known.
+    fitted, once that is known.  ``formats`` read them.
     """
 
     request: GenerationRequest
@@ -64,6 +65,7 @@ class ExtraFiles:
     names: tuple[LoraUse, ...] = ()
     hypernets: tuple[HypernetUse, ...] = ()
     applied: tuple[Applied, ...] = ()
+    formats: Formats = BUILT_IN
 
     @property
     def used(self) -> tuple[ModelFile, ...]:
@@ -77,10 +79,16 @@ class ExtraFiles:
         hypernets = (ModelFile(role=HYPERNET, name=use.name, sha256=use.sha256) for use in self.hypernets)
         return tuple(dict.fromkeys((*loras, *hypernets, *words)))
 
+    @property
+    def paths(self) -> frozenset[Path]:
+        """Where all of them lie."""
+        loras, hypernets, words = self.names, self.hypernets, self.embeddings
+        return frozenset((*(use.path for use in loras), *(use.path for use in hypernets), *(use.path for use in words)))
+
     @cached_property
     def lora_hashes(self) -> dict[str, str]:
         """AUTOMATIC1111's short hash of each LoRA by name.  Reads the files, once."""
-        return {use.name: lora.a1111_hash(use.path)[:A1111_DIGITS] for use in self.names}
+        return {use.name: lora.a1111_hash(use.path, self.formats)[:A1111_DIGITS] for use in self.names}
 
     @property
     def embedding_hashes(self) -> dict[str, str]:
@@ -124,6 +132,7 @@ def extra_files(
         unused=tuple(dict.fromkeys(f"{word} of {tag.name}" for tag in extracted.loras for word in tag.unused)),
         names=tuple({use.name: use for use in uses}.values()),
         hypernets=tuple(_hypernet_use(tag, library, recorded) for tag in extracted.hypernets),
+        formats=library.formats,
     )
 
 

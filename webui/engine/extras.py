@@ -26,6 +26,7 @@ from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture, pixel_digest, read_picture_texts
 from webui.metadata.infotext import quote
 from webui.metadata.verdict import Outcome, Verdict, compare, differences, plugin_differences
+from webui.plugins.guarded_loaders import LOADERS
 from webui.result import Environment, ModelFile, Pixels, Plugin
 from webui.upscalers import Upscaler, find_upscaler
 from webui.upscalers.files import KIND as UPSCALER
@@ -168,18 +169,17 @@ class ExtrasRun:
         pixels = read_pixels(runner.inputs.get(request.images[0]))
         with runner.plugins.blaming():
             made, self.done_pairs = extras.process(pixels, request, tools)
+        files = _files(request, upscalers, restorers, library)
         recipe = ExtrasRecipe(
             request=request,
-            models=tuple(
-                ModelFile(role=entry.kind, name=entry.name, sha256=library.sha256(entry))
-                for entry in _files(request, upscalers, restorers, library)
-            ),
+            models=tuple(ModelFile(role=entry.kind, name=entry.name, sha256=library.sha256(entry)) for entry in files),
             environment=runner.environment(runner.compute),
             plugins=tuple(
                 runner.plugins.using(
                     {
                         "register_upscalers": {request.upscale.upscaler, request.upscale.second},
                         "register_face_restorers": _restorers_used(request),
+                        LOADERS: library.formats.added_for(entry.path for entry in files),
                     }
                 )
             ),

@@ -22,7 +22,10 @@ UPSCALER = "upscaler"
 
 @dataclass
 class PictureTools:
-    """``recorded`` are the files of a picture that is made again; without them the models folder is asked."""
+    """``recorded`` are the files of a picture that is made again; without them the models folder is asked.
+
+    ``used`` are the files that were read, ``paths`` where they lie.
+    """
 
     plugins: Plugins
     library: Library
@@ -30,6 +33,7 @@ class PictureTools:
     models_dir: Path
     recorded: Recorded | None = None
     used: list[ModelFile] = field(default_factory=list)
+    paths: set[Path] = field(default_factory=set)
 
     def upscaler(self, name: str) -> Upscaler:
         """The upscaler of this name.  Raises RequestError when there is none."""
@@ -55,4 +59,5 @@ class PictureTools:
 
     def _note(self, role: str, entry: ModelEntry | None) -> None:
         if entry is not None:
+            self.paths.add(entry.path)
             self.used.append(ModelFile(role=role, name=entry.name, sha256=self.library.sha256(entry)))

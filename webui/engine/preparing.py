@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import Contribution, Encode, embedding, hypernetwork
@@ -37,7 +38,10 @@ Its prompts have no tags and comments.
 
 @dataclass
 class Preparation:
-    """Makes the set-ups of one job.  ``problems`` are sentences for the user, ``used`` the files that prompts name."""
+    """Makes the set-ups of one job.
+
+    ``problems`` are sentences for the user, ``used`` the files that prompts name and ``paths`` where they lie.
+    """
 
     plugins: Plugins
     library: Library
@@ -51,6 +55,7 @@ class Preparation:
     attention: str = AUTO
     problems: list[str] = field(default_factory=list)
     used: list[ModelFile] = field(default_factory=list)
+    paths: set[Path] = field(default_factory=set)
 
     @property
     def set_ups(self) -> int:
@@ -106,6 +111,7 @@ class Preparation:
         self.problems += filter(None, (extras.problem, *(file.problem for file in adapted.applied)))
         extras = replace(extras, applied=adapted.applied)
         self.used += extras.used
+        self.paths |= extras.paths
         model = adapted.model
         if request.tiling:
             model = replace(model, unet=seamless(model.unet), vae=seamless(model.vae))

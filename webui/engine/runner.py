@@ -9,7 +9,7 @@ import importlib.metadata
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -74,7 +74,7 @@ class Prepared:
     """What the pictures of a job have in common; ``inputs`` are the digests of all pictures that were read for it.
 
     The set-ups' models are the checkpoints with the VAE and the LoRAs of the request.  ``files`` are all model files
-    that were used, for the recipe.
+    that were used, for the recipe, ``loaders`` those of extensions that read any of them.
     """
 
     setup: Setup
@@ -83,6 +83,7 @@ class Prepared:
     inputs: tuple[str, ...]
     extras: ExtraFiles
     files: tuple[ModelFile, ...]
+    loaders: Set[str]
 
     @property
     def families(self) -> frozenset[str]:
@@ -109,7 +110,7 @@ class Runner:
         """Load plugins and choose the device; ``record`` is told which extension is called."""
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         plugins = Plugins.start(settings, record=record)
-        library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"))
+        library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"), plugins.formats)
         compute = device.choose(settings.device, settings.precision, settings.threads)
         return cls(settings, plugins, library, compute, LoadedModels(plugins, library))
 
@@ -262,7 +263,7 @@ class Runner:
         self.library.refresh(EMBEDDING)  # a word is no error, so nothing else would notice a new file
         self.models.wanted = files.paths
         inputs = list(input_digests(request))
-        module_files: list[ModelFile] = []
+        module_files: dict[ModelFile, Path] = {}
         contribute = partial(self._contributions, inputs, module_files, recorded or {})
         tools = PictureTools(self.plugins, self.library, self.networks, self.settings.models_dir, recorded)
         making = Preparation(
@@ -284,7 +285,9 @@ class Runner:
         for problem in dict.fromkeys(making.problems):
             tell(Report("problem", {"sentence": problem}))
         used = tuple(dict.fromkeys((*files.used(self.library), *making.used, *tools.used, *module_files)))
-        return Prepared(setup, second, beginning, tuple(dict.fromkeys(inputs)), extras, used)
+        paths = (*files.paths, *making.paths, *tools.paths, *module_files.values())
+        loaders = self.library.formats.added_for(paths)
+        return Prepared(setup, second, beginning, tuple(dict.fromkeys(inputs)), extras, used, loaders)
 
     def _pictures(
         self,
@@ -326,7 +329,8 @@ class Runner:
         control.skipped.clear()
         pictures = []
         recorded = as_recorded(request, self.plugins)
-        taking = tuple(self.plugins.taking_part(recorded, prepared.families, self.settings.attention))
+        attention = self.settings.attention
+        taking = tuple(self.plugins.taking_part(recorded, prepared.families, attention, prepared.loaders))
         for moment in run_group(request, prepared.setup, prepared.beginning, group, prepared.second):
             if isinstance(moment, Made):
                 pictures.append(self._finished(replace(moment.picture, plugins=taking), request))
@@ -376,7 +380,7 @@ class Runner:
     def _contributions(
         self,
         read: list[str],
-        files: list[ModelFile],
+        files: dict[ModelFile, Path],
         recorded: Recorded,
         request: GenerationRequest,
         model: Model,
@@ -385,7 +389,8 @@ class Runner:
     ) -> list[Contribution]:
         """What the modules contribute.
 
-        Noted are the digests of the pictures that they read for it, in ``read``, and the model files, in ``files``.
+        Noted are the digests of the pictures that they read for it, in ``read``, and the model files with where they
+        lie, in ``files``.
         """
 
         def load(sha256: str) -> Pixels:
@@ -394,7 +399,7 @@ class Runner:
 
         def model_file(kind: str, name: str) -> Path:
             entry = recorded.get((kind, name)) or self.library.find(name, kind)
-            files.append(ModelFile(role=kind, name=name, sha256=self.library.sha256(entry)))
+            files[ModelFile(role=kind, name=name, sha256=self.library.sha256(entry))] = entry.path
             return entry.path
 
         def mask(sha256: str) -> MaskPixels:

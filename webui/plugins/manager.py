@@ -30,12 +30,14 @@ import numpy as np
 import pluggy
 
 from webui import hooks
+from webui.checkpoints.formats import Formats
 from webui.conditioning.modules import problem_of
 from webui.errors import ExtensionError, InstallError, WebUIError
 from webui.plugins.call_record import CallRecord
 from webui.plugins.calling import FAILED, IMPORT, Bound, Budgets, Caller
 from webui.plugins.conduct import Conduct, ExtensionReport, Journal, Problem, place_of, printable, said
 from webui.plugins.discovery import Found, discover, in_load_order
+from webui.plugins.guarded_loaders import LOADERS, GuardedLoader, suffixes_of
 from webui.plugins.manifest import Manifest
 from webui.plugins.moves import finish_interrupted
 from webui.plugins.patches import bindings, put_back
@@ -72,6 +74,7 @@ DROP_IN_PACKAGES = (
     "webui.training.kinds",
 )
 BUILT_IN_MODULES = (
+    "webui.checkpoints.formats",
     "webui.diffusion.schedules",
     "webui.networks.attention_kinds",
     "webui.server_flags",
@@ -84,7 +87,7 @@ SERVER_PACKAGES = (*DROP_IN_PACKAGES, ROUTES_PACKAGE, TAB_PACKAGE, "webui.ui.pan
 SERVER_HOOKS = frozenset({"register_ui_tabs", "register_ui_panels", "register_api_routes"})
 """Registrations that are wanted in the server process alone."""
 BUILT_IN_FIRST = frozenset(
-    {"register_api_routes", "register_settings", "register_cli_options", "register_infotext_fields"}
+    {"register_api_routes", "register_settings", "register_cli_options", "register_infotext_fields", LOADERS}
 )
 """Registrations in which an extension can take nothing from a built-in part, not even with ``tryfirst``."""
 EXTENSION_PACKAGE = "webui_extensions"
@@ -95,6 +98,7 @@ PARTS = {
     "register_samplers": ("name", "integrate"),
     "register_schedules": ("name", "key", "sigmas"),
     "register_model_families": ("name", "detect", "native_size", "build"),
+    LOADERS: ("name", "suffixes", "recognises", "header", "read"),
     "register_conditioning_modules": ("name", "options", "prepare"),
     "register_preprocessors": ("name", "run"),
     "register_attention_kinds": ("name", "attend"),
@@ -237,6 +241,20 @@ class Plugins:
         return self.registered("register_model_families")
 
     @cached_property
+    def formats(self) -> Formats:
+        """The forms of model files: the built-in ones, and those of extensions, which are guarded."""
+        built_in, added = [], []
+        for name, (loader, owner) in self._owned(LOADERS).items():
+            conduct = self.journal.conducts.get(extension_named(owner) or "")
+            if conduct is None:
+                built_in.append(loader)
+                continue
+            suffixes = self.run(owner, LOADERS, partial(suffixes_of, loader))
+            if suffixes is not FAILED:
+                added.append(GuardedLoader(loader, name, suffixes, owner, conduct, self.caller))
+        return Formats(tuple(built_in), tuple(added))
+
+    @cached_property
     def conditioning_modules(self) -> dict[str, ConditioningModule]:
         """Registered conditioning modules by name."""
         return self.registered("register_conditioning_modules")
@@ -303,16 +321,24 @@ class Plugins:
         conduct = self.journal.conducts.get(extension_named(owner) or "")
         return conduct.why if conduct is not None and conduct.is_off else ""
 
-    def taking_part(self, request: GenerationRequest, families: Collection[str], attention: str = "") -> list[Plugin]:
+    def taking_part(
+        self,
+        request: GenerationRequest,
+        families: Collection[str],
+        attention: str = "",
+        loaders: Collection[str] = (),
+    ) -> list[Plugin]:
         """The extensions that can change a pixel of a request's pictures: by rewriting, or by a part that is used.
 
-        ``families`` are those of its models, ``attention`` the kind that was chosen for the whole program.
+        ``families`` are those of its models, ``attention`` the kind that was chosen for the whole program, ``loaders``
+        are those that read its model files.
         """
         second, start, face = request.second_pass, request.start, request.face_restoration
         used: dict[str, Collection[str | None]] = {
             "register_samplers": {request.sampling.sampler, second.sampler if second else None},
             "register_schedules": {request.sampling.schedule, second.schedule if second else None},
             "register_model_families": set(families),
+            LOADERS: set(loaders),
             "register_attention_kinds": {attention},
             "register_conditioning_modules": {use.name for use in request.modules},
             "register_preprocessors": set(self.preprocessors) if request.modules else set(),
