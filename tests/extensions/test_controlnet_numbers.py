@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from archives import archive_formats, write_archive
 from controlnet_bench import IMAGE, MASK, Bench, apart, as_tensor, of_diffusers
 from controlnet_parts import part
 from oracles import random_weights, shapes_of
 from torch import Tensor
 
 from webui.checkpoints.formats import BUILT_IN
+from webui.conditioning import Pictures
 from webui.model import Model
 from webui.networks import t2i_adapter
 from webui.networks.clip_image import ClipImageConfig, ClipImageEncoder
@@ -370,3 +374,24 @@ def test_pickled_files_hold_the_same_networks(bench: Bench) -> None:
     adapter = part("ip_adapter").load_adapter(BUILT_IN.open(bench.folder / "ip.bin"), compute)
     assert torch.equal(adapter.pairs[0][0], numbered["1.to_k_ip.weight"])
     assert torch.equal(adapter.projection.proj.weight, plain_projection()["proj.weight"])
+
+
+class ArchiveBench(Bench):
+    """A bench whose model files are in a form that an extension reads."""
+
+    def pictures(self, second_pass: bool = False) -> Pictures:
+        formats = archive_formats(self.folder / "extensions")
+        return replace(super().pictures(second_pass), formats=formats, model_file=self._archive)
+
+    def _archive(self, kind: str, name: str) -> Path:
+        return self.folder / kind / f"{name}.npz"
+
+
+def test_a_controlnet_in_a_form_of_an_extension_steers_alike(bench: Bench) -> None:
+    weights = control_weights(bench.model.unet)
+    bench.save("controlnet", "control", weights)
+    write_archive(bench.folder / "controlnet" / "control.npz", weights)
+    unit = bench.unit(model="control", weight=0.7)
+    expected = bench.make(unit)
+    assert np.array_equal(ArchiveBench(bench.model, bench.folder).make(unit), expected)
+    assert apart(expected, bench.make()) > 8  # the unit is seen

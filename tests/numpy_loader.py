@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,3 @@ class NumpyArchive:
 @hookimpl
 def register_loaders() -> list[NumpyArchive]:
     return [NumpyArchive()]
-
-
-def write_archive(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> Path:
-    """For tests: a file of this form."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{name: np.asarray(tensor) for name, tensor in tensors.items()}, **dict(metadata or {}))
-    return path
