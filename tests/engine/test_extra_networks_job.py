@@ -162,8 +162,8 @@ def test_the_merged_model_is_kept_until_the_set_or_the_base_changes(runner: Runn
     write_lora(ink.with_name("chalk.safetensors"), seed=1)
     make(runner, "<lora:ink:0.5><lora:chalk:0.3>")
 
-    def held() -> list[int]:
-        return [id(adapted.model.unet) for adapted in runner.models._adapted.values()]
+    def held() -> list[UNet]:  # not their ids: what is freed leaves its own to the next one
+        return [adapted.model.unet for adapted in runner.models._adapted.values()]
 
     kept = held()
     make(runner, "another <lora:chalk:0.3> prompt <lora:ink:0.5>")
