@@ -90,6 +90,30 @@ def test_any_options_come_back(name: str, options: list[dict[str, Any]]) -> None
     assert read.unmapped == ()
 
 
+def wordy(name: str) -> Any:
+    """A module that writes two keys of its own for its one use."""
+
+    def take(fields: dict[str, str]) -> list[dict[str, Any]]:
+        return [{"weight": float(fields.pop(f"{name} B"))}] if fields.pop(f"{name} A", None) else []
+
+    write = {"write_infotext": lambda options, _: {f"{name} A": "on", f"{name} B": str(options.weight)}}
+    return module(name, units=1, read_infotext=take, **write)
+
+
+@pytest.mark.parametrize(
+    "names", [("Tint", "Blur"), ("Blur", "Tint"), ("Tint", "Own", "Blur", "Tint"), ("Own", "Tint", "Blur", "Blur")]
+)
+def test_uses_come_back_in_their_order(names: tuple[str, ...]) -> None:
+    modules = {"Blur": module("Blur"), "Own": wordy("Own"), "Tint": module("Tint")}
+    uses = tuple(
+        ModuleUse(name=name, options=full_options(modules[name], {"weight": float(place)}))
+        for place, name in enumerate(names)
+    )
+    read = back(text_of(uses, modules), modules)
+    assert read.request.modules == uses
+    assert read.unmapped == ()
+
+
 def test_only_what_is_changed_is_written() -> None:
     uses = (
         ModuleUse(name="Tint", options={"weight": 0.5, "count": 3, "words": "a, b", "flag": False}),

@@ -5,7 +5,7 @@ Where a module does not write a text of its own, a use is one pair:
     Regional: "Grid: 2x1, Ratio: 0.3"
 
 from the second use on ``Regional 2: ...``; the keys are the options' labels, what is as by default is left out, and
-without any the value is ``enabled``.  Any options come back from it exactly.
+without any the value is ``enabled``.  Any options come back from it exactly, and the uses in their order.
 """
 
 from __future__ import annotations
@@ -120,15 +120,26 @@ def _fields(options: type) -> list[_Field]:
 
 
 def read(fields: dict[str, str], modules: Modules, ask: Ask = asked) -> tuple[list[ModuleUse], list[str]]:
-    """The uses that a text's ``fields`` tell of, which are taken out of them, and what of those was not understood."""
-    uses: list[ModuleUse] = []
+    """The uses that a text's ``fields`` tell of, which are taken out of them, and what of those was not understood.
+
+    They are in the order of the text, since modules act in the order of their uses.
+    """
+    order = {key: place for place, key in enumerate(fields)}
+    uses: list[tuple[int, ModuleUse]] = []
     refused: list[str] = []
     for module in modules.values():
+        before = set(fields)
         read_one = _read_own if hasattr(module, "read_infotext") else _read_generated
         found, problems = read_one(module, fields, ask)
-        uses += found
+        taken = sorted(order.get(key, len(order)) for key in before - set(fields))
+        uses += zip(_places(taken, len(found), last=len(order)), found, strict=True)
         refused += problems
-    return uses, refused
+    return [use for _, use in sorted(uses, key=lambda placed: placed[0])], refused
+
+
+def _places(taken: Sequence[int], count: int, last: int) -> Sequence[int]:
+    """Where so many uses stand whose keys have the places ``taken``: a key each, or all where the first key is."""
+    return taken if len(taken) == count else [taken[0] if taken else last] * count
 
 
 def _read_own(module: ConditioningModule, fields: dict[str, str], ask: Ask) -> tuple[list[ModuleUse], list[str]]:
