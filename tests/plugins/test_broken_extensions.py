@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from plugin_app import PLAIN, App
 
+from webui.errors import ExtensionError
 from webui.metadata.files import encode_picture
 from webui.plugins.manager import Plugins
 from webui.result import Pixels
@@ -199,3 +202,16 @@ def test_calls_are_traced_when_asked_for(
     lines = capsys.readouterr().err.splitlines()
     assert f"extension journal: after_job(paths=('{done.file}',)) -> 1" in lines
     assert any(line.startswith("webui.samplers.heun: register_samplers() -> [Sampler(name='Heun'") for line in lines)
+
+
+def test_whoever_asked_is_told_what_went_wrong_this_time(app: App) -> None:
+    """A sentence that was kept before is not kept again, and another one is the last of those kept."""
+    app.settings = replace(app.settings, extension_failures=9)
+    app.install("mine.py", SAMPLER.replace("NAME", "Mine"))
+
+    def fail(words: str) -> None:
+        raise ValueError(words)
+
+    for words in ("one", "two", "one"):
+        with pytest.raises(ExtensionError, match=f"ValueError: {words}"):
+            app.runner.plugins.ask("register_samplers", "Mine", "its part", partial(fail, words))

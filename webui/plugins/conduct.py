@@ -64,7 +64,7 @@ class Conduct:
     """One extension in this process.
 
     ``root`` is its file or folder, which tells its frames in a traceback from those of others; ``why`` is the sentence
-    that goes with a ``state`` other than ON.
+    that goes with a ``state`` other than ON, ``failure`` the one about what went wrong last.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Conduct:
     version: str = ""
     state: State = State.ON
     why: str = ""
+    failure: str = ""
     failures: int = 0
     times: dict[str, HookTime] = field(default_factory=dict)
 
@@ -128,6 +129,7 @@ class Journal:
         if conduct is None:
             return
         conduct.failures += 1
+        conduct.failure = problem.sentence
         if not conduct.is_off and (at_once or conduct.failures >= self.failures_allowed):
             times = "hung" if at_once else f"failed {conduct.failures} times"
             self.switch_off(conduct, f"The extension {conduct.name} {times} and is switched off until the next start.")

@@ -496,8 +496,7 @@ class Plugins:
 
         found = self.caller.run(conduct, doing, outcome)
         if found is FAILED:
-            told = [one.sentence for one in self.journal.problems if one.extension == conduct.name]
-            raise ExtensionError(self.why_off(owner) or (told[-1] if told else f"The {owner} failed at {doing}."))
+            raise ExtensionError(self.why_off(owner) or conduct.failure or f"The {owner} failed at {doing}.")
         answer, refusal = found
         if refusal is not None:
             raise refusal
