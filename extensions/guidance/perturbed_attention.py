@@ -38,10 +38,13 @@ class Options:
 
 
 def perturbed(attending: Attending, attend: Attend) -> Tensor:
-    """Attention with the identity in place of softmax(QK^T) in the middle block's self-attention."""
+    """Attention with the identity in place of softmax(QK^T) in the middle block's self-attention.
+
+    A reference picture's places stand behind the picture's own, and are left out.
+    """
     if attending.is_cross or not attending.site.startswith("middle_block."):
         return attend(attending)
-    return attending.value
+    return attending.value[:, : attending.query.shape[1]]
 
 
 def perturbed_attention_guidance(guiding: Guiding, scale: float, *, alone: bool) -> Tensor:

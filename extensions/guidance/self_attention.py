@@ -49,8 +49,10 @@ class Options:
 def attention_received(query: Tensor, key: Tensor, heads: int) -> Tensor:
     """How much each place is looked at, (B, N), from (B, N, heads * d) each; 1 on average.
 
-    softmax(QK^T / sqrt(d)), its mean over the heads, summed over the places that look.
+    softmax(QK^T / sqrt(d)), its mean over the heads, summed over the places that look.  Keys beyond the N of the
+    picture's own places, which are a reference picture's, are left out.
     """
+    key = key[:, : query.shape[1]]
     q, k = (tokens.float().view(*tokens.shape[:2], heads, -1).transpose(1, 2) for tokens in (query, key))
     weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
     received: Tensor = weights.mean(dim=1).sum(dim=1)

@@ -256,6 +256,19 @@ def test_a_guide_at_scale_one_sees_the_prompts_answer_for_both(network: Network,
     assert torch.equal(found, guided(context(1), context(-1), 1.0)(X, SIGMA))
 
 
+def test_a_guide_without_the_negative_prompt_sees_several_prompts_together_for_both(guided) -> None:
+    """Else cond - uncond times a scale would lead away from one of the prompts."""
+
+    def look(guiding: Guiding) -> Tensor:
+        assert guiding.cond is guiding.uncond and guiding.cond is guiding.guided
+        return guiding.guided + 1
+
+    pulls = [Pull(context(1), 0.5), Pull(context(2), 0.8)]
+    every = {"guidance": Guidance(skip_early=1.0)}
+    plain = guided(pulls, context(-1), 7.0, **every)(X, SIGMA)
+    assert torch.equal(guided(pulls, context(-1), 7.0, guides=[look], **every)(X, SIGMA), plain + 1)
+
+
 def test_calls_are_numbered_like_the_denoisers(network: Network, guided) -> None:
     """A guide's question is one of the call that it is asked in."""
 

@@ -162,7 +162,7 @@ class GuidedDenoiser:
         if self._is_unasked(sigma):
             conds = self._answers(x, sigma, [(pull.context, True) for pull in pulls])
             together = _together(conds, conds[0], weights)
-            return self._led(x, sigma, together, conds[0], together), conds[0]
+            return self._led(x, sigma, together, together, together), conds[0]
         contexts, negative = self._lengthened([pull.context for pull in pulls])
         *conds, uncond = self._answers(x, sigma, [*((context, True) for context in contexts), (negative, False)])
         cond = conds[0] if weights == [1.0] else _together(conds, uncond, weights)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from guidance_loaded import MODULES, PLUGINS, X, asked, contribution, file, request_for
+from torch import Tensor
 
+from webui.conditioning import Contribution
 from webui.diffusion.schedules import NoiseTable
 from webui.errors import RequestError
 from webui.model import Model
+from webui.networks.unet import Attend, Attending, Openings
 from webui.option_boxes import problem
 
 NEUTRAL: dict[str, dict[str, Any]] = {
@@ -63,6 +67,25 @@ def test_a_picture_is_guided_alike_alone_and_in_a_batch(model: Model, name: str)
     singles = torch.cat([asked(model, part, x=X[:1]), asked(model, part, x=X[1:])])
     assert torch.allclose(both, singles, atol=1e-4)
     assert torch.equal(asked(model, part), both)
+
+
+def with_another_picture(attending: Attending, attend: Attend) -> Tensor:
+    """Self-attention that also reads the places of another picture, as a reference does (ControlNet)."""
+    if attending.is_cross:
+        return attend(attending)
+    others = [tokens.flip(1) * 1.5 for tokens in (attending.key, attending.value)]
+    key, value = (torch.cat(pair, dim=1) for pair in zip((attending.key, attending.value), others, strict=True))
+    return attend(replace(attending, key=key, value=value))
+
+
+@pytest.mark.parametrize("name", sorted(NEUTRAL))
+@pytest.mark.parametrize("before", [True, False])
+def test_it_acts_beside_a_reference(model: Model, name: str, before: bool) -> None:
+    reference = Contribution(Openings(attention_wraps=(with_another_picture,)))
+    part = contribution(name, model, request_for(), **ACTING.get(name, {}))
+    found = asked(model, *((reference, part) if before else (part, reference)))
+    assert not torch.equal(found, asked(model, reference))
+    assert not torch.equal(found, asked(model, part))
 
 
 @pytest.mark.parametrize("name", SPANNED)

@@ -81,6 +81,13 @@ def test_all_places_together_are_looked_at_once_each() -> None:
     assert torch.allclose(received.mean(dim=1), torch.ones(2))
 
 
+def test_the_places_of_a_reference_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(2)
+    q, k, other = (torch.randn((2, 16, 8), generator=generator) * 3 for _ in range(3))
+    received = file("self_attention").attention_received
+    assert torch.equal(received(q, torch.cat([k, other], dim=1), 2), received(q, k, 2))
+
+
 def test_a_threshold_that_nothing_reaches_blurs_nothing(model: Model) -> None:
     part = contribution(NAME, model, request_for(), threshold=100.0)
     assert torch.allclose(asked(model, part), asked(model), atol=1e-4)
