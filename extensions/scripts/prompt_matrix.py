@@ -51,7 +51,7 @@ def expand(request: GenerationRequest, options: Options) -> Expansion:
     glue = ", " if options.joining == "comma" else " "
     requests = []
     for number in range(2 ** len(parts)):
-        chosen = [part for bit, part in enumerate(parts) if number & 1 << bit]
+        chosen = [part.strip(",") for bit, part in enumerate(parts) if number & 1 << bit]
         text = glue.join([*chosen, first] if options.parts_first else [first, *chosen])
         seed = request.seed + number if options.different_seeds and request.seed is not None else request.seed
         one = replace(request, script=None, seed=seed, batch_size=1, batch_count=1)

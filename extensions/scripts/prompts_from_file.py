@@ -48,10 +48,8 @@ def expand(request: GenerationRequest, options: Options) -> Expansion:
         raise RequestError(f"There are {len(lines)} lines of prompts; from 1 to {MAX_LINES} are made in one job.")
     requests = []
     for place, line in enumerate(lines):
-        made = _of_line(replace(request, script=None), line, options)
-        if made.seed == request.seed:
-            made = replace(made, seed=_seed_of(request, place, options))
-        requests.append(made)
+        seeded = replace(request, script=None, seed=_seed_of(request, place, options))
+        requests.append(_of_line(seeded, line, options, place))
     sheets: tuple[Sheet, ...] = ()
     if len(requests) > 1:
         cells = tuple(range(len(requests)))
@@ -60,11 +58,14 @@ def expand(request: GenerationRequest, options: Options) -> Expansion:
 
 
 def _seed_of(request: GenerationRequest, place: int, options: Options) -> int:
-    """The seed of a line that says none: counted up, or the same, or where none was chosen a new one."""
+    """The seed of a line that says none: counted up, or the same, or where none was chosen a new one.
+
+    It counts the pictures of a line that leaves batches as they are, so that no two of them have one seed.
+    """
     seed = request.seed
     assert seed is not None
     if options.iterate_seeds:
-        return seed + place
+        return seed + place * request.pictures
     drawn = request.script is not None and request.script.drawn and not options.same_seed
     return drawn_seed(request, place) if drawn else seed
 
@@ -73,7 +74,7 @@ def _columns(pictures: int) -> int:
     return -(-pictures // max(1, round(math.sqrt(pictures))))
 
 
-def _of_line(request: GenerationRequest, line: str, options: Options) -> GenerationRequest:
+def _of_line(request: GenerationRequest, line: str, options: Options, place: int) -> GenerationRequest:
     if not line.startswith("--"):
         return replace(request, prompt=_joined(line, request.prompt, options))
     said = arguments_of(line)
@@ -83,7 +84,7 @@ def _of_line(request: GenerationRequest, line: str, options: Options) -> Generat
         said["negative_prompt"] = _joined(said["negative_prompt"], request.negative_prompt, options)
     for name, value in said.items():
         try:
-            request = CHANGES[name](request, value)
+            request = CHANGES[name](request, value, place)
         except ValueError as error:
             raise RequestError(f"The line {shown(line)} says --{name} {value}, which is not valid.") from error
     return request
@@ -119,27 +120,28 @@ def arguments_of(line: str) -> dict[str, str]:
     return said
 
 
-Change = Callable[[GenerationRequest, str], GenerationRequest]
+Change = Callable[[GenerationRequest, str, int], GenerationRequest]
+"""The request, the value, and the number of the line."""
 
 
 def _top(name: str, convert: Callable[[str], Any]) -> Change:
-    return lambda request, text: replace(request, **{name: convert(text)})
+    return lambda request, text, _: replace(request, **{name: convert(text)})
 
 
 def _part(part: str, name: str, convert: Callable[[str], Any]) -> Change:
-    def change(request: GenerationRequest, text: str) -> GenerationRequest:
+    def change(request: GenerationRequest, text: str, _: int) -> GenerationRequest:
         return replace(request, **{part: replace(getattr(request, part), **{name: convert(text)})})
 
     return change
 
 
-def _sampler(request: GenerationRequest, text: str) -> GenerationRequest:
+def _sampler(request: GenerationRequest, text: str, _: int) -> GenerationRequest:
     return replace(request, sampling=replace(request.sampling, sampler=text, eta=None))
 
 
-def _seed(request: GenerationRequest, text: str) -> GenerationRequest:
+def _seed(request: GenerationRequest, text: str, place: int) -> GenerationRequest:
     seed = int(text)
-    return replace(request, seed=drawn_seed(request, "line") if seed < 0 else seed)
+    return replace(request, seed=drawn_seed(request, f"line {place}") if seed < 0 else seed)
 
 
 def _flag(text: str) -> bool:
@@ -148,7 +150,7 @@ def _flag(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
-def _faces(request: GenerationRequest, text: str) -> GenerationRequest:
+def _faces(request: GenerationRequest, text: str, _: int) -> GenerationRequest:
     if _flag(text) and request.face_restoration is None:
         raise RequestError("A line asks for restore_faces; switch face restoration on for the job.")
     return request if _flag(text) else replace(request, face_restoration=None)

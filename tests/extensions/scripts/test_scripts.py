@@ -50,6 +50,12 @@ def test_a_matrix_has_every_combination() -> None:
     assert page.columns == 2 and page.left[1][0].text == "on a chair"
 
 
+def test_commas_at_the_ends_of_a_matrix_part_are_left_out() -> None:
+    """Else joining by commas would write two (AUTOMATIC1111 strips them from every part but the first)."""
+    made = expansion("Prompt matrix", {}, prompt="a cat|red,|,tall,")
+    assert [one.prompt for one in made.requests] == ["a cat", "a cat, red", "a cat, tall", "a cat, red, tall"]
+
+
 def test_a_matrix_of_the_negative_prompt_with_seeds_and_spaces() -> None:
     options = {"which": "negative", "joining": "space", "different_seeds": True, "parts_first": True}
     made = expansion("Prompt matrix", options, negative_prompt="a|b", seed=1)
@@ -92,6 +98,19 @@ def test_seeds_of_lines() -> None:
     assert len({one.seed for one in drawn}) == 3
     same = expansion("prompts from file or textbox", {"lines": lines, "same_seed": True}, seed=7, drawn=True).requests
     assert {one.seed for one in same} == {7}
+
+
+def test_counted_seeds_step_over_a_lines_pictures() -> None:
+    """Upstream adds batch size times batch count of the job; a line's own seed stays, also where it is the job's."""
+    options = {"lines": "a\nb\n--prompt c --seed 7\n--prompt d --n_iter 1", "iterate_seeds": True}
+    made = expansion("prompts from file or textbox", options, seed=7, batch_size=2, batch_count=3).requests
+    assert [one.seed for one in made] == [7, 13, 7, 25]
+
+
+def test_a_line_that_wants_any_seed_gets_another_one_than_the_next() -> None:
+    options = {"lines": "--prompt a --seed -1\n--prompt a --seed -1"}
+    first, second = expansion("prompts from file or textbox", options, seed=7).requests
+    assert len({first.seed, second.seed, 7}) == 3
 
 
 @pytest.mark.parametrize(
