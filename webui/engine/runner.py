@@ -24,6 +24,7 @@ from webui.conditioning import Contribution, Encode, Pictures
 from webui.conditioning.modules import options_of
 from webui.device import Compute
 from webui.engine import extras
+from webui.engine.contributions import checked
 from webui.engine.executor import Control, Order, Report, Tell
 from webui.engine.extra_files import EMBEDDING, ExtraFiles
 from webui.engine.inputs import InputStore, reproduction_store
@@ -428,7 +429,9 @@ class Runner:
             module = self.plugins.conditioning_modules[use.name]
             scratch = scratch_folder(self.settings.state_dir, use.name, self._job)
             given = replace(pictures, scratch=scratch)
-            contributions.append(module.prepare(options_of(module, use.options), model, request, given))
+            contributions.append(
+                checked(module.prepare(options_of(module, use.options), model, request, given), use.name)
+            )
         return contributions
 
     def _own_settings(self) -> OwnSettings:
