@@ -343,7 +343,9 @@ class Installer:
         try:
             yield
         except OSError as error:
-            raise InstallError(f"The folder {self.state_dir} cannot be written to: {error.strerror}.") from error
+            raise InstallError(
+                f"The folder {self.state_dir} cannot be written to: {error.strerror or error}."
+            ) from error
 
 
 def _judged(arrived: Arrived) -> tuple[Path, Manifest]:

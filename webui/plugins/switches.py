@@ -8,9 +8,13 @@ import os
 import uuid
 from pathlib import Path
 
+from filelock import FileLock
+
 log = logging.getLogger(__name__)
 
 FILE = "extensions.json"
+LOCK = "extensions.lock"
+PATIENCE_S = 10.0
 TEMPORARY = ".part-"
 
 
@@ -31,11 +35,16 @@ def disabled_names(state_dir: Path) -> frozenset[str]:
 
 
 def switch(state_dir: Path, name: str, *, on: bool) -> None:
-    """Switch an extension on or off, from the next start.  Raises OSError when the file cannot be written."""
-    names = disabled_names(state_dir)
-    names = names - {name} if on else names | {name}
+    """Switch an extension on or off, from the next start.
+
+    One at a time over all threads and processes, so that no switch is lost.  Raises OSError when the file cannot be
+    written.
+    """
     state_dir.mkdir(parents=True, exist_ok=True)
-    write_whole(state_dir / FILE, json.dumps({"disabled": sorted(names)}, indent=2).encode())
+    with FileLock(state_dir / LOCK, timeout=PATIENCE_S):
+        names = disabled_names(state_dir)
+        names = names - {name} if on else names | {name}
+        write_whole(state_dir / FILE, json.dumps({"disabled": sorted(names)}, indent=2).encode())
 
 
 def write_whole(target: Path, data: bytes) -> None:
