@@ -35,7 +35,7 @@ class Options:
 
     mode: str = option(grid.COLUMNS, "Divide mode", choices=(grid.COLUMNS, grid.ROWS))
     ratios: str = option("", "Ratios", hint=f"{grid.EXAMPLE}; empty: divided evenly", beside=True)
-    mask: str = option("", "Painted regions", kind=Kind.PAINT, hint="Painted regions take the place of the ratios.")
+    mask: str = option("", "Painted regions", kind=Kind.PAINT)
     separator: str = option(prompts.BREAK, "Regions are divided by", choices=(prompts.BREAK, prompts.LINES))
     method: str = option(ATTENTION, "Calculation", choices=(ATTENTION, LATENT), beside=True)
     use_common: bool = option(False, "Use common prompt")
@@ -84,8 +84,11 @@ class Regional:
         return infotext.read(fields)
 
     def palette(self, options: Options, request: GenerationRequest) -> Palette:
-        """A paint for each text of the prompt, with its place in the grid.  Raises RequestError as ``prepare`` does."""
-        texts = _texts(options, request)
+        """A paint for each text of the prompt, with its place in the grid; what does not fit is its problem."""
+        try:
+            texts = _texts(options, request)
+        except RequestError as error:
+            return Palette(paints=(), problem=str(error))
         places: list[tuple[Place, ...]] = [()] * len(texts.regions)
         problem = ""
         try:

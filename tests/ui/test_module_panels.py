@@ -108,3 +108,16 @@ def test_a_module_with_a_preview_of_its_own_has_the_button() -> None:
     assert made(options=Plain)[1].of("button", **{"data-do": "preview"}) == []
     shown = made(options=Plain, preview=lambda options, pictures: None)[1]
     assert len(shown.of("button", **{"data-do": "preview"})) == 1
+
+
+def test_a_painted_option_is_seen_as_it_is_painted_and_needs_no_preview() -> None:
+    @dataclass(frozen=True)
+    class Painted:
+        places: str = option("", WORDS, kind=Kind.PAINT)
+
+    html, page = made(options=Painted, preview=lambda options, pictures: None)
+    assert page.fields["places"]["data-holds"] == "paint" and len(page.of("canvas")) == 1
+    assert page.of("canvas")[0]["aria-label"] == WORDS and not re.search(r"[{}$]", html) and page.of("b") == []
+    assert page.of("button", **{"data-do": "preview"}) == []
+    tools = [one["data-tool"] for one in page.of("button") if "data-tool" in one]
+    assert tools == ["brush", "box", "fill", "eraser"]

@@ -49,7 +49,7 @@ def mount(app: FastAPI, engine: Engine, path: str = "/") -> FastAPI:
         page,
         path=path,
         theme=_theme(),
-        css="".join(map(read_asset, ("page.css", "cards.css", "modules.css", "extensions.css"))),
+        css="".join(map(read_asset, ("page.css", "cards.css", "modules.css", "paint.css", "extensions.css"))),
         head=f"<script>{read_asset('page.js', hints=_hints())}</script>{_CANVAS}{_ICON}",
         run_history=False,
         footer_links=[],
@@ -203,7 +203,9 @@ def _theme() -> Any:
 _LOGO = read_asset("logo.svg").strip()
 _ICON = f'<link rel="icon" href="data:image/svg+xml,{quote(_LOGO)}">'
 _CANVAS = (
-    "<script>window.webui.canvasIn = (element, trigger, props, watch) => {\n" + read_asset("canvas.js") + "};</script>"
+    "<script>window.webui.canvasIn = (element, trigger, props, watch) => {\n" + read_asset("canvas.js") + "};\n"
+    "window.webui.painterIn = (element, id, scene, keep) => {\n" + read_asset("paint.js") + "};</script>"
 )
-"""The picture canvas for a widget that has one in itself; one that is a component runs the same script."""
+"""The picture canvas and the painter for a widget that has them in itself; a canvas that is a component runs the same
+script."""
 _BAR_LINKS = '<button type="button" id="theme_toggle" class="bar-button" aria-label="Dark or light"></button>'

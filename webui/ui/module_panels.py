@@ -60,7 +60,8 @@ def _unit(tab: str, module: ConditioningModule, listed: Listed) -> str:
         html += f'<div class="mod-row">{"".join(fields[box.name] for box in row)}</div>'
         if any(map(_asks_for_control, row)) and _PREVIEW not in html:
             html += _PREVIEW
-    return html + (_PREVIEW if hasattr(module, "preview") and _PREVIEW not in html else "")
+    is_seen = _PREVIEW in html or any(box.kind is Kind.PAINT for box in shown)
+    return html + (_PREVIEW if hasattr(module, "preview") and not is_seen else "")
 
 
 def _rows(shown: Sequence[Box]) -> list[list[Box]]:
@@ -93,13 +94,15 @@ def _field(box: Box, tab: str, listed: Listed, mask: str) -> str:
     if holds == "flag":
         words = f"<span>{escape(box.label)}{_hint(box)}</span>"
         return f'<label class="mod-check" {about}>{control}{words}</label>'
-    if holds in ("picture", "radio"):
+    if holds in ("picture", "paint", "radio"):
         return f'<div class="mod-field" {about}>{control}{_hint(box)}</div>'
     hint = "" if holds == "text" else _hint(box)
     return f'<label class="mod-field" {about}><span>{escape(box.label)}</span>{control}{hint}</label>'
 
 
 def _control(box: Box, tab: str, listed: Listed, mask: str) -> tuple[str, str]:
+    if box.kind is Kind.PAINT:
+        return "paint", read_asset("paint.html", label=escape(box.label))
     if box.is_picture:
         paint = "paintable" if mask else ""
         canvas = read_asset("canvas.html", label=escape(box.label), paint="yes" if mask else "no")

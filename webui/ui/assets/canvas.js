@@ -20,16 +20,6 @@ function fail(text) {
   box.classList.toggle("has-error", Boolean(text));
 }
 
-async function store(blob) {
-  const answer = await fetch("api/v1/inputs", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "application/octet-stream" } });
-  const data = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const reason = data.error || data.detail || data.message;
-    throw new Error(typeof reason === "string" ? reason : reason?.message || `The picture was refused (HTTP ${answer.status}).`);
-  }
-  return data.id;
-}
-
 async function show(url, name) {
   image.src = url;
   await image.decode();
@@ -58,7 +48,7 @@ async function taken(blob, name) {
   fail("");
   box.classList.add("busy");
   try {
-    const [id] = await Promise.all([store(blob), show(URL.createObjectURL(blob), name)]);
+    const [id] = await Promise.all([window.webui.store(blob), show(URL.createObjectURL(blob), name)]);
     if (turn !== loading) return;
     stored = id;
     props.value = { image: id, name, width: image.naturalWidth, height: image.naturalHeight, mask: null };
@@ -250,7 +240,7 @@ async function upload_mask() {
   if (base) context.drawImage(base.picture, 0, 0, sheet.width, sheet.height);
   for (const one of strokes) draw(context, one, "#fff");
   const blob = await new Promise((resolve) => sheet.toBlob(resolve, "image/png"));
-  saved = { base, strokes: JSON.stringify(strokes), mask: await store(blob) };
+  saved = { base, strokes: JSON.stringify(strokes), mask: await window.webui.store(blob) };
   return saved.mask;
 }
 

@@ -25,10 +25,12 @@ class Unit {
     field.id = `${this.id}_${name}`;
     for (const button of field.querySelectorAll("[type=radio]")) button.name = field.id;
     if (holds === "picture") this.canvases[name] = canvasIn(field.querySelector(".picture-canvas"), `${field.id}_canvas`);
+    else if (holds === "paint") this.canvases[name] = window.webui.painterIn(field, `${field.id}_canvas`, () => this.scene(), () => keep());
     else write(field, JSON.parse(field.dataset.default));
     const range = field.querySelector("[type=range]"), number = field.querySelector("[type=number]");
-    range?.addEventListener("input", () => { number.value = range.value; });
-    number?.addEventListener("input", () => { if (range) range.value = number.value; });
+    if (!range || !number) return;
+    range.addEventListener("input", () => { number.value = range.value; });
+    number.addEventListener("input", () => { range.value = number.value; });
   }
 
   get on() { return this.enable.checked; }
@@ -37,8 +39,8 @@ class Unit {
   options() {
     const found = { ...this.others };
     for (const field of this.fields) {
-      const { field: name, mask, holds } = field.dataset;
-      if (holds !== "picture") found[name] = read(field);
+      const { field: name, mask } = field.dataset;
+      if (!this.canvases[name]) found[name] = read(field);
       else {
         const picture = this.canvases[name].value;
         found[name] = picture?.image || "";
@@ -58,15 +60,23 @@ class Unit {
     this.enable.checked = Boolean(options);
     const given = { ...options };
     for (const field of this.fields) {
-      const { field: name, mask, holds } = field.dataset;
+      const { field: name, mask } = field.dataset;
       const value = name in given ? given[name] : JSON.parse(field.dataset.default);
-      if (holds === "picture") this.canvases[name].show(value, mask ? given[mask] : "");
+      if (this.canvases[name]) this.canvases[name].show(value, mask ? given[mask] : "");
       else write(field, value);
       delete given[name];
       delete given[mask];
     }
     this.others = given;
     this.react();
+  }
+
+  /** What a painter paints for: the module with its options, the request as it is on the page, what lies behind. */
+  scene() {
+    const { size, behind } = frame();
+    const text = (name) => document.querySelector(`#${tab}_${name} textarea`)?.value ?? "";
+    const request = { prompt: text("prompt"), negative_prompt: text("neg_prompt"), size };
+    return { name: this.module, options: this.options(), request, behind };
   }
 
   /** Show what depends on other options. */
@@ -101,6 +111,19 @@ class Unit {
       place.classList.remove("busy");
     }
   }
+}
+
+const FITS = { "Just resize": "fill", "Crop and resize": "cover", "Resize and fill": "contain" };
+
+/** The size of the picture to be made, as near as a request may have it, and the start image that it is made of. */
+function frame() {
+  const side = (name) => Number(document.querySelector(`#${tab}_${name} input[type=number]`)?.value);
+  const start = [...document.querySelectorAll(`:is(#${tab}_image, #${tab}maskimg) .has-picture .canvas-image`)].find((one) => one.naturalWidth && one.checkVisibility());
+  const scale = document.getElementById(`${tab}_scale`), by = scale?.checkVisibility() && start;
+  const [width, height] = by ? [start.naturalWidth, start.naturalHeight].map((one) => one * Number(scale.querySelector("[type=number]").value)) : [side("width"), side("height")];
+  const allowed = (one) => Math.max(64, Math.min(4096, Math.round((one || 512) / 8) * 8));
+  const mode = document.querySelector("#resize_mode input:checked")?.value;
+  return { size: { width: allowed(width), height: allowed(height) }, behind: start ? { src: start.src, fit: by ? "fill" : FITS[mode] || "fill" } : null };
 }
 
 /** A picture canvas inside of this widget: its value, and how to show another one. */

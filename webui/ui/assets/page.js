@@ -9,7 +9,7 @@
 
   const webui = (window.webui = {
     live: {},      // tab -> {running, interrupt, skip}, filled by live.js and training_live.js
-    canvases: {},  // element id -> async () => value, filled by canvas.js
+    canvases: {},  // element id -> async () => value, filled by canvas.js and paint.js
     modules: {},   // tab -> async () => value, filled by modules.js
 
     /** The value of a picture canvas with its mask stored; `value` when the canvas was never on the screen. */
@@ -20,6 +20,15 @@
     /** The uses of modules as they are on the screen; `value` when their panels were never on it. */
     async modulesOf(tab, value) {
       return webui.modules[tab] ? webui.modules[tab]() : value;
+    },
+
+    /** Keep a picture file among the inputs; its id there.  Raises an Error in one sentence. */
+    async store(blob) {
+      const answer = await fetch("api/v1/inputs", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "application/octet-stream" } });
+      const data = await answer.json().catch(() => ({}));
+      if (answer.ok) return data.id;
+      const reason = data.error || data.detail || data.message;
+      throw new Error(typeof reason === "string" ? reason : reason?.message || `The picture was refused (HTTP ${answer.status}).`);
     },
 
     /** Progress in the window's title, one text a tab. */
@@ -105,9 +114,9 @@
     setText(area, `${text.slice(0, start)}(${words}:${Math.round((1 + step) * 100) / 100})${text.slice(end)}`, start + 1, start + 1 + words.length);
   }
 
-  /** Whether Escape is for what Gradio has open: a list of choices, a picture over the whole page, a gallery's preview. */
+  /** Whether Escape is for what is open: a list of choices, a picture over the whole page, a gallery's preview, a stroke. */
   const closesSomething = (target) =>
-    Boolean(document.fullscreenElement || target.closest?.(".gallery-container .preview")) ||
+    Boolean(document.fullscreenElement || target.hasAttribute?.("data-down") || target.closest?.(".gallery-container .preview")) ||
     [...document.querySelectorAll(".options, .block.fullscreen, dialog[open]")].some((node) => node.checkVisibility());
 
   // Before Gradio hears of the click: the prompts as they are, to be found among the earlier ones.
