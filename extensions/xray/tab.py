@@ -39,6 +39,8 @@ RECENT = 12
 LOOKED_THROUGH = 60
 """So many of the newest jobs are looked through for pictures."""
 THUMBNAIL = 384
+DROPPED = "dropped"
+"""Chosen is what lies on the box."""
 
 
 def build(context: PageContext) -> None:
@@ -64,7 +66,7 @@ class XRayTab:
                 with gr.Row(elem_id="xray_exports", elem_classes=["image-buttons"]):
                     self.as_html = gr.Button("Save as one HTML file", size="sm", elem_id="xray_save_html")
                     self.as_gif = gr.Button("Save as GIF", size="sm", elem_id="xray_save_gif")
-        self.chosen = gr.Textbox("", visible=False)  # what is to be made again: an output's id, or a file's path
+        self.chosen = gr.Textbox("", visible=False)  # what is to be made again: an output's id, or DROPPED
         self.ids = gr.JSON([], visible=False)  # the ids of the newest pictures
         self.shown = gr.Textbox("", visible=False)  # the id of the job that is looked at
         self.pulse = gr.HTML(html_template=_PULSE, js_on_load=_SCRIPT, elem_id="xray_pulse", apply_default_css=False)
@@ -110,7 +112,7 @@ class XRayTab:
     def _wire(self) -> None:
         looked = [self.view, self.shown, self.pulse]
         picked = [self.chosen, self.picture]
-        begin = [self.chosen, self.ids, self.frames, self.decoder]
+        begin = [self.chosen, self.picture, self.ids, self.frames, self.decoder]
         self._on(self.go.click, self._begin, begin, [self.live, *looked, *picked])
         self._on(self.attach.click, self._attach, None, looked)
         self._on(self.recent.select, self._pick, self.ids, [*picked, *looked])
@@ -125,14 +127,17 @@ class XRayTab:
     def _on(self, trigger: Any, event: Any, inputs: Any, outputs: list[Any]) -> None:
         connect(trigger, event, inputs, outputs, self.context.notice)
 
-    def _begin(self, chosen: str, newest: list[str], frames: float, decoder: str) -> list[Any]:
-        """Make the chosen picture again under X-ray, or the newest one when none is chosen."""
+    def _begin(self, chosen: str, picture: str | None, newest: list[str], frames: float, decoder: str) -> list[Any]:
+        """Make the chosen picture again under X-ray, or the newest one when none is chosen.
+
+        ``picture`` is where Gradio keeps what lies on the box, the only path that a client can mean.
+        """
         picked = [gr.skip(), gr.skip()]
         try:
             if not chosen and newest:
                 chosen = f"output:{newest[0]}"
                 picked = [chosen, str(self.engine.output_path(newest[0]))]
-            request, pixels = self._asked(chosen)
+            request, pixels = self._asked(self._file(chosen, picture))
             use = ModuleUse(name=NAME, options={"frames": int(frames), "decoder": decoder, "source": pixels})
             others = tuple(one for one in request.modules if one.name != NAME)
             job = self.engine.submit(replace(request, modules=(*others, use)))
@@ -140,11 +145,9 @@ class XRayTab:
             return [{"error": str(error), "at": time.time()}, gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
         return [{"job": job.id, "at": time.time()}, *self._looked(job), *picked]
 
-    def _asked(self, chosen: str) -> tuple[GenerationRequest, str]:
+    def _asked(self, file: Path) -> tuple[GenerationRequest, str]:
         """The request of the chosen picture alone, and the digest of its pixels."""
-        if not chosen:
-            raise PictureError("There is no picture yet; make one, or drop one with its recipe on the box.")
-        data = self._file(chosen).read_bytes()
+        data = file.read_bytes()
         texts = read_picture_texts(data)
         if extras.is_extras(texts.get("recipe", "")):
             raise MetadataError("This picture was made of another one (Extras), so no walk from noise led to it.")
@@ -156,9 +159,14 @@ class XRayTab:
             raise MetadataError("It was made from another picture, which its text does not hold.")
         return replace(back.request, batch_size=1, batch_count=1), pixel_digest(read_pixels(data))
 
-    def _file(self, chosen: str) -> Path:
-        kind, _, what = chosen.partition(":")
-        return self.engine.output_path(what) if kind == "output" else Path(what)
+    def _file(self, chosen: str, picture: str | None) -> Path:
+        """The file of the chosen picture.  Raises PictureError when there is none, NotFoundError when it is gone."""
+        kind, _, output_id = chosen.partition(":")
+        if kind == "output":
+            return self.engine.output_path(output_id)
+        if chosen != DROPPED or not picture:
+            raise PictureError("There is no picture yet; make one, or drop one with its recipe on the box.")
+        return Path(picture)
 
     def _attach(self) -> list[Any]:
         jobs = [job for job in self.engine.active() if job.kind == GENERATING]
@@ -180,11 +188,11 @@ class XRayTab:
     def _drop(self, path: str | None) -> list[Any]:
         if not path:
             return ["", gr.skip(), gr.skip(), gr.skip()]
-        request, _ = self._asked(f"file:{path}")
+        request, _ = self._asked(Path(path))
         html = _styled(
             _note(_PRESS) + document.fragment([plan.known(request, self.engine, self.context.tokenizer)], None)
         )
-        return [f"file:{path}", html, "", gr.skip()]
+        return [DROPPED, html, "", gr.skip()]
 
     def _finished(self, event: gr.EventData) -> list[Any]:
         return [*self._looked(self.engine.job(str(event.job))), *self._newest()]
