@@ -20,7 +20,7 @@ from test_controlnet_numbers import control_weights
 from tiny_model import mask_bytes, picture_bytes, tiny_settings
 
 from webui.api.app import build_app
-from webui.engine.control_pictures import control_picture
+from webui.engine.control_pictures import in_server
 from webui.engine.engine import Engine
 from webui.engine.executor import Control
 from webui.engine.inprocess import InProcess
@@ -213,9 +213,8 @@ def test_the_page_previews_a_control_picture_at_its_own_size(runner: Runner) -> 
     module = runner.plugins.conditioning_modules["ControlNet"]
 
     def shown(**options: Any) -> np.ndarray:
-        return control_picture(
-            module, {"image": "a" * 64, **options}, runner.plugins, runner.library, stored.__getitem__
-        )
+        making = in_server(runner.plugins, runner.library, stored.__getitem__)
+        return making.of_module(module, {"image": "a" * 64, **options})
 
     assert np.array_equal(shown(module="canny", processor_res=64), canny(read_pixels(data), {}))
     assert np.array_equal(shown(module="invert"), 255 - read_pixels(data))

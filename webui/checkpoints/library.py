@@ -32,6 +32,7 @@ FOLDERS = {
     "hypernet": ("hypernetworks",),
     "controlnet": ("ControlNet", "controlnet", "T2I-Adapter", "t2i_adapter", "IP-Adapter", "ipadapter"),
     "clip_vision": ("clip_vision", "CLIP-vision"),
+    "preprocessor": ("ControlNetPreprocessor",),
     "upscaler": ("ESRGAN", "RealESRGAN", "SwinIR", "DAT", "HAT", "ScuNET"),
     "face": ("GFPGAN", "Codeformer", "face"),
     "embedding": ("embeddings", "../embeddings"),

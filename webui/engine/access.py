@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webui.engine.control_pictures import run_here
-
 if TYPE_CHECKING:
     from webui.checkpoints.library import ModelEntry
     from webui.conditioning import ConditioningModule
@@ -30,8 +28,8 @@ class Access:
       kind)`` is the one that a person names; ``refresh()`` looks at the models folder again.
     - ``put_input(data)`` keeps a picture file and returns the SHA-256 by which requests name it; ``input(sha256)`` is
       its file.
-    - ``preprocessors()`` and ``modules()`` are what is registered, by name; ``preprocess(name, pixels, options)`` is
-      the control picture, (H, W, 3) uint8, that a preprocessor makes in this process.
+    - ``preprocessors()`` and ``modules()`` are what can be used, by name; ``preprocess(name, pixels, options)`` is the
+      control picture, (H, W, 3) uint8, that a preprocessor makes.  One with a network waits for the worker.
     - ``settings.settings_of(name)`` and ``settings.cli_of(name)`` are the values of plugins' settings and flags.
 
     What is not there raises NotFoundError or RequestError, whose sentence a route need not catch: it is the answer.
@@ -67,8 +65,8 @@ def access_to(engine: Engine) -> Access:
         refresh=engine.refresh,
         put_input=engine.put_input,
         input=engine.input_path,
-        preprocessors=lambda: engine.plugins.preprocessors,
+        preprocessors=engine.preprocessors,
         modules=lambda: engine.plugins.conditioning_modules,
         settings=engine.own_settings,
-        preprocess=lambda name, pixels, options: run_here(name, pixels, options, engine.plugins),
+        preprocess=engine.preprocess,
     )

@@ -1,13 +1,13 @@
-"""The control picture that a module's Preview shows: preprocessors run in the server process, without torch.
+"""The control picture that a module's Preview shows.
 
-A preprocessor that computes with a network (``Preprocessor.in_worker``) would have to be sent to the worker as a job of
-its own: :func:`control_picture` is the place, and refuses it until then.
+Preprocessors run in the server process, without torch; where the options name one that computes with a network, the
+whole preview is an errand of the worker's (``engine.errands``), which makes it by the same functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,47 +24,78 @@ from webui.plugins.manager import Plugins
 from webui.preprocessors import Preprocessor
 from webui.result import Pixels
 
+Preprocess = Callable[[str, Pixels, Mapping[str, Any]], Pixels]
 
-def control_picture(
-    module: ConditioningModule,
-    given: Mapping[str, Any],
-    plugins: Plugins,
-    library: Library,
-    read: Callable[[str], bytes],
-) -> Pixels:
-    """What the module's preprocessor makes of its picture, (H, W, 3) uint8; ``read`` gives a stored picture's bytes.
 
-    Raises RequestError for options that do not fit, without a picture, and for a preprocessor of the worker's.
+@dataclass(frozen=True, kw_only=True)
+class ControlPictures:
+    """What a process makes control pictures with.
+
+    ``read`` gives a stored picture's bytes, ``preprocess`` runs a registered preprocessor, and ``ask`` a module's own
+    function, by the module's name; it may say how long that takes.
     """
-    found = {name: resolved_option(module, name, value, plugins, library) for name, value in given.items()}
-    options = options_of(module, found)
 
-    def preprocess(name: str, pixels: Pixels, own: Mapping[str, Any]) -> Pixels:
-        return _preprocessed(name, pixels, own, plugins)
+    plugins: Plugins
+    library: Library
+    read: Callable[[str], bytes]
+    preprocess: Preprocess
+    ask: Callable[[str, Callable[[], Pixels]], Pixels] = lambda name, function: function()
 
-    def model_file(kind: str, name: str) -> Path:
-        return library.find(name, kind).path
+    def of_module(self, module: ConditioningModule, given: Mapping[str, Any]) -> Pixels:
+        """What the module's preprocessor makes of its picture, (H, W, 3) uint8.
 
-    def encode(text: str) -> Any:
-        raise RequestError(f"{module.name} asks for an encoded prompt, which the worker alone has: it has no preview.")
+        Raises RequestError for options that do not fit, and without a picture.
+        """
+        options = options_of(module, full_names(module, given, self.plugins, self.library))
+        own = getattr(module, "preview", None)
+        if own is None:
+            return _by_its_boxes(module, options, self._pictures(module))
+        return self.ask(module.name, lambda: own(options, self._pictures(module)))
 
-    pictures = Pictures(
-        lambda sha256: read_pixels(read(sha256)),
-        preprocess,
-        model_file,
-        encode,
-        mask=lambda sha256: read_mask(read(sha256)),
-        preprocessor=lambda name: _registered(name, plugins),
-        model_entries=library.entries,
-        formats=library.formats,
-    )
-    own = getattr(module, "preview", None)
-    if own is None:
-        return _by_its_boxes(module, options, pictures)
-    pixels: Pixels = plugins.ask(
-        "register_conditioning_modules", module.name, f"preview of {module.name}", lambda: own(options, pictures)
-    )
-    return pixels
+    def _pictures(self, module: ConditioningModule) -> Pictures:
+        def encode(text: str) -> Any:
+            raise RequestError(
+                f"{module.name} asks for an encoded prompt, which the making of a picture alone has: it has no preview."
+            )
+
+        return Pictures(
+            lambda sha256: read_pixels(self.read(sha256)),
+            self.preprocess,
+            lambda kind, name: self.library.find(name, kind).path,
+            encode,
+            mask=lambda sha256: read_mask(self.read(sha256)),
+            preprocessor=lambda name: registered(name, self.plugins),
+            model_entries=self.library.entries,
+            formats=self.library.formats,
+        )
+
+
+def in_server(plugins: Plugins, library: Library, read: Callable[[str], bytes]) -> ControlPictures:
+    """Those of the server process: within the time that hooks have, and without preprocessors of the worker's."""
+
+    def preprocess(name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
+        if registered(name, plugins).needs_worker:
+            raise RequestError(f"{name} computes with a network, which this preview was not prepared for.")
+        return run_here(name, pixels, options, plugins)
+
+    def ask(name: str, function: Callable[[], Pixels]) -> Pixels:
+        made: Pixels = plugins.ask("register_conditioning_modules", name, f"preview of {name}", function)
+        return made
+
+    return ControlPictures(plugins=plugins, library=library, read=read, preprocess=preprocess, ask=ask)
+
+
+def full_names(
+    module: ConditioningModule, given: Mapping[str, Any], plugins: Plugins, library: Library
+) -> dict[str, Any]:
+    """The plain options with files and preprocessors by their full names.  Raises RequestError."""
+    return {name: resolved_option(module, name, value, plugins, library) for name, value in given.items()}
+
+
+def needs_worker(module: ConditioningModule, options: Mapping[str, Any], plugins: Plugins) -> bool:
+    """Whether options name a preprocessor that computes with torch, which the server process does without."""
+    named = {options.get(box.name) for box in all_boxes(module.options) if box.kind is Kind.PREPROCESSOR}
+    return any(plugins.preprocessors[name].needs_worker for name in named if name in plugins.preprocessors)
 
 
 def _by_its_boxes(module: ConditioningModule, options: Any, pictures: Pictures) -> Pixels:
@@ -78,28 +109,27 @@ def _by_its_boxes(module: ConditioningModule, options: Any, pictures: Pictures) 
     return pictures.preprocess(preprocessor, pixels, {}) if preprocessor else pixels
 
 
-def _preprocessed(name: str, pixels: Pixels, options: Mapping[str, Any], plugins: Plugins) -> Pixels:
-    preprocessor = _registered(name, plugins)
-    if preprocessor.in_worker:
-        raise RequestError(f"{name} computes with a network; what it makes is seen in the picture, not in a preview.")
-    return run_here(name, pixels, options, plugins)
-
-
 def run_here(name: str, pixels: Pixels, options: Mapping[str, Any], plugins: Plugins) -> Pixels:
     """The control picture of a registered preprocessor, made in this process and within the time that a hook has.
 
     Raises ExtensionError when it fails or gives something else than (H, W, 3) uint8.
     """
-    preprocessor = _registered(name, plugins)
+    preprocessor = registered(name, plugins)
     made = plugins.ask(
         "register_preprocessors", name, f"preprocessor {name}", lambda: preprocessor.run(pixels, options)
     )
+    return checked_picture(made, name)
+
+
+def checked_picture(made: Any, name: str) -> Pixels:
+    """What the preprocessor ``name`` made.  Raises ExtensionError when it is no picture (H, W, 3) uint8."""
     if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.ndim != 3 or made.shape[2] != 3:
         raise ExtensionError(f"The preprocessor {name} gave no picture of (height, width, 3) bytes; ask its author.")
     return made
 
 
-def _registered(name: str, plugins: Plugins) -> Preprocessor:
+def registered(name: str, plugins: Plugins) -> Preprocessor:
+    """The registered preprocessor of this name.  Raises RequestError."""
     if name not in plugins.preprocessors:
         raise unknown_name("preprocessor", name, plugins.preprocessors)
     return plugins.preprocessors[name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -24,7 +25,8 @@ from webui.engine import extras
 from webui.engine.background import BackgroundReader
 from webui.engine.cards import Cards
 from webui.engine.catalogue import CheckpointEntry, with_advice
-from webui.engine.control_pictures import control_picture
+from webui.engine.control_pictures import full_names, in_server, needs_worker, registered, run_here
+from webui.engine.errands import Errands
 from webui.engine.events import Events
 from webui.engine.executor import Executor, Order, Report, Trainer, TrainerProcess
 from webui.engine.extensions_health import ExtensionsHealth
@@ -61,8 +63,11 @@ from webui.option_boxes import Box
 from webui.plugins.conduct import MAX_PROBLEMS
 from webui.plugins.install import Installer
 from webui.plugins.manager import SERVER_PACKAGES, Plugins
+from webui.preprocessors import KIND as PREPROCESSOR
+from webui.preprocessors import Preprocessor, usable
 from webui.prompt.styles import Styles
 from webui.request import GenerationRequest
+from webui.result import Pixels
 from webui.samplers import Sampler
 from webui.scripts import Expansion, Script, expanded
 from webui.settings import Settings
@@ -103,6 +108,7 @@ class Engine:
         self._previews: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._lock = self._ledger.lock
         self._wake = threading.Event()
+        self._errands = Errands(self.executor, self._wake.set, self._hear_extensions, self._without)
         self._sharing = threading.Lock()
         self._closed = False
         self._problems: list[str] = []
@@ -150,6 +156,7 @@ class Engine:
     def close(self) -> None:
         """Stop working.  A job under way goes back into the queue for the next start; a training saves first."""
         self._closed = True
+        self._errands.close()
         self._wake.set()
         self._background.close()
         self.executor.close()
@@ -396,8 +403,31 @@ class Engine:
     def control_picture(self, name: str, options: Mapping[str, Any]) -> bytes:
         """A PNG of the control picture that a module's options mean.  Raises RequestError, NotFoundError."""
         module = module_named(name, self.plugins.conditioning_modules)
-        pixels = control_picture(module, options, self.plugins, self.library, self.inputs.get)
+        given = full_names(module, options, self.plugins, self.library)
+        if needs_worker(module, given, self.plugins):
+            return self._errands.ask({"module": name, "options": given})
+        pixels = in_server(self.plugins, self.library, self.inputs.get).of_module(module, given)
         return encode_picture(pixels, ".png", {})
+
+    def preprocessors(self) -> dict[str, Preprocessor]:
+        """The preprocessors that can be used: those whose model file is there, or that need none, by name."""
+        return usable(self.plugins.preprocessors.values(), self.library.entries(PREPROCESSOR))
+
+    def preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
+        """The control picture (H, W, 3) uint8 that a preprocessor makes; of the worker's ones after a job's end.
+
+        Raises RequestError for an unknown one, or one whose model file is missing.
+        """
+        one = registered(name, self.plugins)
+        if not one.needs_worker:
+            return run_here(name, pixels, options, self.plugins)
+        one.file(self.library.entries(PREPROCESSOR))
+        # The text keeps two errands of the same picture apart: each drops its own file.
+        stored = self._to_reproduce.put(encode_picture(pixels, ".png", {"errand": uuid.uuid4().hex}))
+        try:
+            return read_pixels(self._errands.ask({"preprocessor": name, "options": dict(options)}, stored))
+        finally:
+            self._to_reproduce.drop(stored)
 
     def palette(self, name: str, options: Mapping[str, Any], request: GenerationRequest) -> Palette:
         """The colours that a module's picture can be painted with.  Raises RequestError, ExtensionError."""
@@ -503,6 +533,7 @@ class Engine:
             try:
                 if self._ledger.save_late():
                     self._share()
+                self._errands.run()
                 job = self.store.next_queued()
                 if job is not None:
                     self._compute(job)
@@ -543,8 +574,7 @@ class Engine:
                 return
             except ExtensionCrashError as error:
                 blamed.append(str(error))
-                self._note_problem(str(error))
-                self._extensions.switch_off(error.extension, str(error))
+                self._without(error)
                 if job.id in self._unwanted:
                     self._finish(self._ledger.live(job.id), JobState.INTERRUPTED, {})
                     return
@@ -575,16 +605,26 @@ class Engine:
             self._ledger.keep(replace(job, request=data))
         elif report.kind == "verdict":
             self._ledger.keep(replace(job, verdict=data))
-        elif report.kind == "problem":
-            self._note_problem(str(data["sentence"]))
-        elif report.kind == "extensions":
-            self._extensions.hear(data["reports"])
+        elif report.kind in ("problem", "extensions"):
+            self._hear_extensions(report)
         elif report.kind == "done":
             self._finish(job, JobState.DONE, dict(job.verdict or {}))
         elif report.kind == "interrupted":
             self._finish(job, JobState.INTERRUPTED, {})
         elif report.kind == "failed":
             self._finish(job, JobState.FAILED, {"error": str(data["error"])})
+
+    def _hear_extensions(self, report: Report) -> None:
+        """What is told about extensions, of a job or an errand."""
+        if report.kind == "problem":
+            self._note_problem(str(report.data["sentence"]))
+        elif report.kind == "extensions":
+            self._extensions.hear(report.data["reports"])
+
+    def _without(self, error: ExtensionCrashError) -> None:
+        """Go on without the extension that the worker was lost to."""
+        self._note_problem(str(error))
+        self._extensions.switch_off(error.extension, str(error))
 
     def _progress(self, job: Job, report: Report) -> None:
         progress = Progress(**report.data)

@@ -48,8 +48,8 @@ class Order:
     """A job to compute.  ``done`` are picture indices that exist already (a job taken up again after a restart), and
     ``paths`` their files, relative to the outputs folder.
 
-    ``kind`` is "generate", "extras" or "train" (``request``) or "reproduce" (``picture``: the SHA-256 of the stored
-    picture).
+    ``kind`` is "generate", "extras" or "train" (``request``), "reproduce" (``picture``: the SHA-256 of the stored
+    picture) or "control picture" (``request``: a module or preprocessor and its options, and then ``picture``).
     """
 
     job: str
@@ -67,8 +67,9 @@ class Report:
     ``kind``: "progress" (fields of jobs.Progress), "preview" (``blob``: a JPEG), "picture" (fields of jobs.Output,
     told after the file is safely on disk), "verdict" (a reproduction's), "request" (the request as plugins rewrote it),
     "problem" ({"sentence"}, of an extension), "extensions" ({"reports"}, how they behave in this process); of a
-    training also "loss" ({"points"}), "sample" and "saved" ({"step"}) and "exported" ({"path"}); and one of the three
-    that end a job: "done", "interrupted", "failed" ({"error", "status"}).
+    training also "loss" ({"points"}), "sample" and "saved" ({"step"}) and "exported" ({"path"}); "control picture"
+    (``blob``: a PNG), the answer to such an order; and one of the three that end a job: "done", "interrupted",
+    "failed" ({"error", "status"}).
     """
 
     kind: str

@@ -18,7 +18,8 @@ from webui.conditioning.modules import check_units, checked_option, full_options
 from webui.errors import PictureError, RequestError, unknown_name
 from webui.option_boxes import Box, Kind, all_boxes, with_pictures
 from webui.plugins.manager import Plugins
-from webui.preprocessors import Preprocessor
+from webui.preprocessors import KIND as PREPROCESSOR
+from webui.preprocessors import Preprocessor, usable
 from webui.request import GenerationRequest, ModuleUse
 
 _SPACE = re.compile(r"\s+")
@@ -63,18 +64,22 @@ def _by_full_name(module: ConditioningModule, box: Box, value: Any, plugins: Plu
         if box.kind is Kind.MODEL and value:
             return library.find(value, box.of).name
         if box.kind is Kind.PREPROCESSOR and value:
-            return _preprocessor(value, plugins.preprocessors.values())
+            return _preprocessor(value, plugins.preprocessors.values(), library)
     except RequestError as error:
         raise RequestError(f"{module.name}: {box.label}: {error}") from error
     return value
 
 
-def _preprocessor(wanted: str, preprocessors: Collection[Preprocessor]) -> str:
-    """The name of the preprocessor with this name or alias, whatever its case.  Raises RequestError."""
+def _preprocessor(wanted: str, preprocessors: Collection[Preprocessor], library: Library) -> str:
+    """The name of the preprocessor with this name or alias, whatever its case.
+
+    Raises RequestError for an unknown one, and for one whose model file is not there.
+    """
     for one in preprocessors:
         if wanted.casefold() in {name.casefold() for name in (one.name, *one.aliases)}:
+            one.file(library.entries(PREPROCESSOR))
             return one.name
-    raise unknown_name("preprocessor", wanted, (one.name for one in preprocessors))
+    raise unknown_name("preprocessor", wanted, usable(preprocessors, library.entries(PREPROCESSOR)))
 
 
 def module_pictures(request: GenerationRequest, modules: Mapping[str, ConditioningModule]) -> Iterator[str]:
@@ -89,7 +94,9 @@ def listed(box: Box, plugins: Plugins, library: Library) -> list[str] | None:
     """What a box of model files or of preprocessors can hold at the moment, "" first; None for other boxes."""
     if box.kind is Kind.MODEL:
         return ["", *(entry.name for entry in library.entries(box.of))]
-    return ["", *plugins.preprocessors] if box.kind is Kind.PREPROCESSOR else None
+    if box.kind is Kind.PREPROCESSOR:
+        return ["", *usable(plugins.preprocessors.values(), library.entries(PREPROCESSOR))]
+    return None
 
 
 def with_stored_pictures(body: Any, modules: Mapping[str, ConditioningModule], put: Callable[[bytes], str]) -> Any:

@@ -23,8 +23,9 @@ from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import Contribution, Encode, Pictures
 from webui.conditioning.modules import options_of
 from webui.device import Compute
-from webui.engine import extras
+from webui.engine import errands, extras
 from webui.engine.contributions import checked
+from webui.engine.control_pictures import ControlPictures, registered
 from webui.engine.executor import Control, Order, Report, Tell
 from webui.engine.extra_files import EMBEDDING, ExtraFiles
 from webui.engine.inputs import InputStore, reproduction_store
@@ -35,11 +36,12 @@ from webui.engine.outputs import OutputFolder
 from webui.engine.picture_tools import PictureTools
 from webui.engine.plugin_settings import open_options, own_settings
 from webui.engine.preparing import Preparation
+from webui.engine.preprocessing import Preprocessing
 from webui.engine.progress import Clock, Previews
 from webui.engine.reproduce import Reproduction
 from webui.engine.resolve import as_recorded, resolve, styled, uncommented, walks
 from webui.engine.scripted import ScriptRun
-from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError, unknown_name
+from webui.errors import DEFECT, NotFoundError, RequestError, WebUIError
 from webui.images.masks import MaskPixels, read_mask
 from webui.images.pixels import check_size, read_pixels, unwritable
 from webui.metadata import module_texts, writing
@@ -59,7 +61,7 @@ from webui.plugins.call_record import CallRecord
 from webui.plugins.manager import Plugins
 from webui.plugins.own_fields import registered_fields
 from webui.plugins.own_settings import OwnSettings
-from webui.preprocessors import Preprocessor
+from webui.preprocessors import KIND as PREPROCESSOR
 from webui.prompt.dynamic import with_choices
 from webui.prompt.styles import Styles
 from webui.prompt.wildcards import Wildcards
@@ -162,6 +164,10 @@ class Runner:
         if order.kind == extras.KIND:
             extras.ExtrasRun(self, tell, control).run(order.request, order.done)
             return Report("interrupted" if control.interrupted.is_set() else "done")
+        if order.kind == errands.KIND:
+            pixels = self._control_picture(order)
+            tell(Report(errands.KIND, blob=encode_picture(pixels, ".png", {})))
+            return Report("done")
         request = GenerationRequest.from_dict(order.request)
         made = dict(zip(order.done, order.paths, strict=False))
         for _ in self.generate(request, tell, control, done=order.done, made=made):
@@ -172,6 +178,11 @@ class Runner:
     def networks(self) -> PictureNetworks:
         """The networks of upscalers and face restorers, of which the last one used stays loaded."""
         return PictureNetworks(self.compute, self.library.formats)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessors, of which the network of the last one used stays loaded."""
+        return Preprocessing(self.plugins, self.library.formats, self.compute.device)
 
     @property
     def inputs(self) -> InputStore:
@@ -413,13 +424,16 @@ class Runner:
                 *self.library.entries(kind),
             ]
 
+        def preprocess(name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
+            return self.preprocessing.run(name, pixels, options, model_entries(PREPROCESSOR), model_file)
+
         pictures = Pictures(
             load,
-            self._preprocess,
+            preprocess,
             model_file,
             encode,
             mask=mask,
-            preprocessor=self._preprocessor,
+            preprocessor=lambda name: registered(name, self.plugins),
             model_entries=model_entries,
             second_pass=second_pass,
             formats=self.library.formats,
@@ -438,13 +452,23 @@ class Runner:
         """The settings of plugins as they are now; they stay so for the job."""
         return own_settings(open_options(self.settings, self.plugins), self.settings, self.plugins)
 
-    def _preprocessor(self, name: str) -> Preprocessor:
-        if name not in self.plugins.preprocessors:
-            raise unknown_name("preprocessor", name, self.plugins.preprocessors)
-        return self.plugins.preprocessors[name]
+    def _control_picture(self, order: Order) -> Pixels:
+        """The control picture (H, W, 3) uint8 of a module's options, or of a preprocessor and a stored picture."""
+        library, wanted = self.library, order.request
+        library.refresh(PREPROCESSOR)
 
-    def _preprocess(self, name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
-        return self._preprocessor(name).run(pixels, options)
+        def preprocess(name: str, pixels: Pixels, options: Mapping[str, Any]) -> Pixels:
+            def model_file(kind: str, file: str) -> Path:
+                return library.find(file, kind).path
+
+            return self.preprocessing.run(name, pixels, options, library.entries(PREPROCESSOR), model_file)
+
+        with self.plugins.blaming():
+            if "preprocessor" in wanted:
+                pixels = read_pixels(reproduction_store(self.settings).get(order.picture))
+                return preprocess(wanted["preprocessor"], pixels, wanted["options"])
+            making = ControlPictures(plugins=self.plugins, library=library, read=self.inputs.get, preprocess=preprocess)
+            return making.of_module(self.plugins.conditioning_modules[wanted["module"]], wanted["options"])
 
     def _beginning(self, request: GenerationRequest, model: Model, tools: PictureTools) -> Beginning | None:
         start = request.start

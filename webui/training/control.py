@@ -19,7 +19,7 @@ from webui.diffusion.guidance import GuidedDenoiser, NetworkCall
 from webui.diffusion.noise import ImageNoise
 from webui.diffusion.schedules import UNIFORM
 from webui.diffusion.start import start_from_noise
-from webui.errors import unknown_name
+from webui.errors import RequestError, unknown_name
 from webui.images.resize import resize
 from webui.latents import codec
 from webui.model import Model
@@ -61,13 +61,21 @@ class Hints:
 
     @classmethod
     def of(cls, preprocessor: str, materials: Materials) -> Hints:
-        """Those that the request asks for.  Raises RequestError when there is no such preprocessor."""
+        """Those that the request asks for.
+
+        Raises RequestError when there is no such preprocessor, and for one that needs a model file.
+        """
         if materials.request.data.control_folder:
             return cls(materials.data, None)
         if str(preprocessor) not in materials.preprocessors:
             raise unknown_name("preprocessor", str(preprocessor), materials.preprocessors)
-        run = materials.preprocessors[str(preprocessor)].run
-        return cls(materials.data, lambda pixels: run(pixels, {}))
+        one = materials.preprocessors[str(preprocessor)]
+        if one.weights is not None:
+            raise RequestError(
+                f"{one.name} computes with a network, which a training does not load; make the control pictures first "
+                "and name their folder (data.control_folder)."
+            )
+        return cls(materials.data, lambda pixels: one.run(pixels, {}))
 
     def pixels(self, item: int, *, flip: bool = False) -> Pixels:
         """The control picture (H, W, 3) uint8 of an item, cut and mirrored as the item's picture is."""
