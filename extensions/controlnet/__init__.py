@@ -1,4 +1,4 @@
-"""ControlNet, Control-LoRA, T2I-Adapter, IP-Adapter and reference-only, with the preprocessors that need no weights.
+"""ControlNet, Control-LoRA, T2I-Adapter, IP-Adapter and reference-only, with their preprocessors.
 
 An extension like any other: everything goes through the hooks of ``webui/hooks.py`` and public classes of ``webui``.
 The data flow is that of the files: ``unit`` (what is asked for) -> ``preprocessors`` and ``fitting`` (its control
@@ -16,6 +16,7 @@ from webui.hooks import hookimpl
 from webui.preprocessors import Preprocessor
 
 from .module import ControlNetModule
+from .network_preprocessors import network_preprocessors
 from .preprocessors import preprocessors
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ __version__ = "1.0.0"
 
 @hookimpl
 def register_preprocessors() -> list[Preprocessor]:
-    """The control pictures that need no weights; canny comes with the program."""
-    return preprocessors()
+    """The control pictures that need no weights, and those whose weights people bring; canny comes with the program."""
+    return [*preprocessors(), *network_preprocessors()]
 
 
 @hookimpl

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException
 
+from webui.errors import RequestError
 from webui.images.masks import read_mask
 from webui.images.pixels import read_pixels
 from webui.images.resize import resize
 from webui.metadata.files import encode_picture
 
 from .fitting import Levels, at_resolution
+from .network_preprocessors import network_preprocessors
 from .preprocessors import named, slider_values
 from .short_hash import short_hash
 from .unit import DEFAULT_RESOLUTION, HIGHEST_RESOLUTION, LOWEST_RESOLUTION, NO_MODEL, NO_MODULE, UNITS, module_named
@@ -168,10 +170,21 @@ def preprocessor_named(name: str, access: Access) -> Preprocessor:
     known = access.preprocessors()
     found = known.get(module_named(name, named(known.values())))
     if found is None:
-        raise HTTPException(422, "Module not available")
+        raise HTTPException(422, _why_missing(name))
     if "IP-Adapter" in found.tags:
         raise HTTPException(422, "Module not supported")
     return found
+
+
+def _why_missing(name: str) -> str:
+    """Upstream's words, or the sentence about the file that a preprocessor needs and has not got."""
+    own = {one.name: one for one in network_preprocessors()}
+    if missing := own.get(module_named(name, named(own.values()))):
+        try:
+            missing.file(())
+        except RequestError as error:
+            return str(error)
+    return "Module not available"
 
 
 def detected(

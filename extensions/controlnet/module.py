@@ -12,6 +12,7 @@ from webui.preprocessors import Preprocessor
 from webui.preprocessors.canny import register_preprocessors as canny
 
 from .infotext import read, write
+from .network_preprocessors import network_preprocessors
 from .preprocessors import named, preprocessors
 from .short_hash import short_hash
 from .sources import preview
@@ -39,7 +40,9 @@ class ControlNetModule:
         """Nothing is loaded yet."""
         self._networks: Networks | None = None
         self._hashes: dict[str, str] = {}
-        self._known: dict[str, Preprocessor] = {one.name: one for one in (*preprocessors(), *canny())}
+        self._known: dict[str, Preprocessor] = {
+            one.name: one for one in (*preprocessors(), *canny(), *network_preprocessors())
+        }
 
     def prepare(self, options: Unit, model: Model, request: GenerationRequest, pictures: Pictures) -> Contribution:
         """What a unit contributes to a pass.  Pure, but that networks stay loaded for the next job."""

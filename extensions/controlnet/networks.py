@@ -166,7 +166,7 @@ def load_t2i_adapter(file: WeightsFile, unet: UNet, compute: Compute) -> T2IAdap
             f"{file.path.name} has features of {widths} channels; this model needs {unet.config.channels}, that is, "
             "an adapter for another kind of Stable Diffusion."
         )
-    _assign(network, weights, file.path.name)
+    assign(network, weights, file.path.name)
     return network
 
 
@@ -186,7 +186,7 @@ def _built_controlnet(weights: dict[str, Tensor], unet: UNet, name: str) -> Cont
     _require_fitting(config, unet.config, name)
     with torch.device("meta"):
         network = ControlNet(config)
-    _assign(network, weights, name)
+    assign(network, weights, name)
     return network
 
 
@@ -201,7 +201,7 @@ def _require_fitting(found: EncoderConfig, wanted: EncoderConfig, name: str) -> 
             )
 
 
-def _assign(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+def assign(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Give a network on the meta device its weights, all of them and no others."""
     wanted = network.state_dict()
     missing = [key for key in wanted if key not in weights]

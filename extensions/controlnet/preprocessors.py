@@ -61,7 +61,7 @@ def lineart_standard(pixels: Pixels) -> Pixels:
     darker = (cv2.GaussianBlur(levels, (0, 0), LINE_SIGMA) - levels).min(axis=2).clip(0, 255)
     lines = darker[darker > FAINT_LINE]
     typical = max(16.0, float(np.median(lines))) if lines.size else 16.0
-    return _grey((darker / typical * 127).clip(0, 255))
+    return grey((darker / typical * 127).clip(0, 255))
 
 
 def scribble_xdog(pixels: Pixels, threshold: float) -> Pixels:
@@ -75,14 +75,14 @@ def scribble_xdog(pixels: Pixels, threshold: float) -> Pixels:
     levels = pixels.astype(np.float32)
     narrow, wide = (cv2.GaussianBlur(levels, (0, 0), sigma) for sigma in (0.5, 5.0))
     dog = (255 - (wide - narrow).min(axis=2)).clip(0, 255).astype(np.uint8)
-    return _grey(np.where(2 * (255 - dog.astype(np.int32)) > threshold, 255, 0))
+    return grey(np.where(2 * (255 - dog.astype(np.int32)) > threshold, 255, 0))
 
 
 def threshold(pixels: Pixels, level: float) -> Pixels:
     """White where every channel is above ``level``, else black."""
     import numpy as np
 
-    return _grey(np.where(pixels.min(axis=2) > level, 255, 0))
+    return grey(np.where(pixels.min(axis=2) > level, 255, 0))
 
 
 def tile_resample(pixels: Pixels, rate: float) -> Pixels:
@@ -169,16 +169,17 @@ def depth_luminance(pixels: Pixels, sigma: float) -> Pixels:
     light = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     light = cv2.GaussianBlur(light, (0, 0), sigma) if sigma > 0 else light
     span = float(light.max() - light.min())
-    return _grey((light - light.min()) * (255 / span)) if span > 0 else _grey(light)
+    return grey((light - light.min()) * (255 / span)) if span > 0 else grey(light)
 
 
 def _to_power(levels: NDArray[np.uint8], gamma: float) -> Pixels:
     import numpy as np
 
-    return _grey(((levels.astype(np.float32) / 255) ** gamma * 255).clip(0, 255))
+    return grey(((levels.astype(np.float32) / 255) ** gamma * 255).clip(0, 255))
 
 
-def _grey(levels: NDArray[Any]) -> Pixels:
+def grey(levels: NDArray[Any]) -> Pixels:
+    """Levels (H, W) as a picture (H, W, 3)."""
     import numpy as np
 
     return np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2)
