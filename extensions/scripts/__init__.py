@@ -11,6 +11,7 @@ from webui.hooks import hookimpl
 from webui.scripts import Script
 
 from . import (
+    batch,
     loopback,
     outpainting_mk2,
     poor_mans_outpainting,
@@ -24,5 +25,6 @@ from . import (
 @hookimpl
 def register_scripts() -> Sequence[Script]:
     """In the order in which the Script list shows them."""
-    files = (loopback, outpainting_mk2, poor_mans_outpainting, prompt_matrix, prompts_from_file, sd_upscale, xyz_plot)
+    outpainting = (outpainting_mk2, poor_mans_outpainting)
+    files = (batch, loopback, *outpainting, prompt_matrix, prompts_from_file, sd_upscale, xyz_plot)
     return [file.SCRIPT for file in files]

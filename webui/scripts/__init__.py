@@ -154,13 +154,15 @@ class Script:
     ``options`` is a frozen dataclass of plain values, every field with a default (see :func:`option`); ``expand`` takes
     a request whose seed is set and an instance of it.  ``arguments`` and ``options_from`` serve clients that send
     positional lists; ``options_from`` also hears whether there is a start image.  A script ``from_start`` is for
-    img2img alone; its ``expand`` also hears the size of the start image.
+    img2img alone; its ``expand`` also hears the size of the start image.  One that is not ``listed`` has a place of its
+    own on the page and is left out of the Script list.
     """
 
     name: str
     options: type
     expand: Expand | ExpandStart
     from_start: bool = False
+    listed: bool = True
     arguments: Callable[[bool], Sequence[Argument]] = lambda img2img: ()
     options_from: Callable[[Sequence[Any], bool], Mapping[str, Any]] = lambda given, img2img: {}
 

@@ -18,8 +18,7 @@ import gradio as gr
 from webui.diffusion.schedules import resolve_schedule
 from webui.engine.extra_files import count_tokens
 from webui.errors import NotFoundError, RequestError, WebUIError
-from webui.images.pixels import picture_size
-from webui.request import GenerationRequest
+from webui.request import GenerationRequest, ScriptUse
 from webui.samplers import Sampler
 from webui.ui import lists, module_panels, sections, texts
 from webui.ui.cards import add_cards
@@ -34,7 +33,7 @@ from webui.ui.restoring import Found, fitting, from_picture, from_request, from_
 from webui.ui.results import SHOWN, Results
 from webui.ui.scripts import ScriptPanels
 from webui.ui.sections import tool
-from webui.ui.widgets.canvas import PictureCanvas
+from webui.ui.start_picture import BATCH, PLACES, StartPicture
 
 _RESULTING = ("enable_hr", "width", "height", "hr_upscaler", "hr_scale", "hr_width", "hr_height")
 """The fields that the size after a hires fix hangs on."""
@@ -52,6 +51,7 @@ class GenerationTab:
         self.inputs = Inputs(name, context.initial, choices)
         self.fields = self.inputs.made
         self.names = (*TOP, *fields_of(name))
+        self.start = StartPicture(self.engine)
         self.scripts = ScriptPanels(name, self.engine.scripts(), choices)
 
     def build(self) -> None:
@@ -123,17 +123,7 @@ class GenerationTab:
             )
 
     def _build_start(self) -> None:
-        self.mode = gr.Textbox("img2img", visible=False)
-        with gr.Tabs(elem_id="mode_img2img", selected="img2img") as self.modes:
-            with gr.Tab("img2img", id="img2img", elem_id="img2img_img2img_tab") as plain:
-                self.image = PictureCanvas(paint=False, label="Start image", elem_id="img2img_image")
-                self.to_inpaint = gr.Button("Copy image to inpaint", size="sm", elem_id="img2img_copy_to_inpaint")
-            with gr.Tab("Inpaint", id="inpaint", elem_id="img2img_inpaint_tab") as inpaint:
-                self.painted = PictureCanvas(paint=True, label="Picture to inpaint", elem_id="img2maskimg")
-                self.to_plain = gr.Button("Copy image to img2img", size="sm", elem_id="inpaint_copy_to_img2img")
-                sections.inpaint(self.inputs)
-        plain.select(None, None, self.mode, js="() => 'img2img'", api_visibility="private")
-        inpaint.select(None, None, self.mode, js="() => 'inpaint'", api_visibility="private")
+        self.start.build(self.inputs)
         self.inputs.radio("resize_mode")
 
     def _build_settings(self) -> None:
@@ -229,16 +219,14 @@ class GenerationTab:
         self._on(
             self.generate.click,
             self._generate_from_picture,
-            [self.mode, self.image, self.painted, self.resize_by, self.scale, *everything],
+            [*self.start.inputs, self.resize_by, self.scale, *everything],
             [self.results.live],
-            js=self._as_on_screen(5, (1, "img2img_image"), (2, "img2maskimg")),
+            js=self._as_on_screen(len(self.start.inputs) + 2, *self.start.on_screen()),
         )
-        places = [self.mode, self.modes, self.image, self.painted]
-        for button, picture, mode in (
-            (self.to_inpaint, self.image, "inpaint"),
-            (self.to_plain, self.painted, "img2img"),
-        ):
-            self._on(button.click, self._copier(mode), picture, places)
+        for button, mode, other in self.start.copies:
+            js = f"async (value) => [await window.webui.canvas('{PLACES[mode].canvas}', value)]"
+            self._on(button.click, self.start.copier(other), self.start.canvases[mode], self.start.places, js=js)
+        self._on(self.start.mode.change, _masking, self.start.mode, [self.start.masking])
 
     def _as_on_screen(self, before: int, *canvases: tuple[int, str]) -> str:
         """JavaScript that puts, into an event's inputs, pictures and modules as they are on the screen, masks stored.
@@ -276,8 +264,8 @@ class GenerationTab:
             sized = [fields[name] for name in _RESULTING]
             self._on_any(sized, self._resulting_size, sized, [self.inputs.note])
             return
-        sized = [self.mode, self.image, self.painted, self.scale]
-        self._on_any((self.scale, self.image, self.painted, self.resize_by), self._scaled_size, sized, [self.scaled])
+        changing = (self.scale, self.start.mode, *self.start.canvases.values(), self.resize_by)
+        self._on_any(changing, self._scaled_size, [*self.start.inputs, self.scale], [self.scaled])
 
     def _wire_in_browser(self) -> None:
         """What needs no server."""
@@ -291,16 +279,14 @@ class GenerationTab:
         if self.has_start:
             self.measure.click(
                 None,
-                [self.mode, self.image, self.painted, *size],
+                [self.start.mode, *self.start.canvases.values(), *size],
                 size,
-                js="(mode, image, painted, width, height) => { const start = mode === 'inpaint' ? painted : image;"
-                " const fit = (side) => Math.min(2048, Math.max(64, Math.round(side / 8) * 8));"
-                " return start?.width ? [fit(start.width), fit(start.height)] : [width, height]; }",
+                js=self.start.measuring(),
                 api_visibility="private",
             )
 
     def _offer_as_target(self) -> None:
-        for mode in ("img2img", "inpaint") if self.has_start else ("txt2img",):
+        for mode in PLACES if self.has_start else ("txt2img",):
             self.context.targets[mode] = Target(outputs=tuple(self._restorable()), receive=self._receiver(mode))
 
     def _wire_others(self) -> None:
@@ -328,7 +314,7 @@ class GenerationTab:
 
     def _restorable(self) -> list[Any]:
         """Every component that a text or picture may fill."""
-        places = [self.mode, self.modes, self.image, self.painted] if self.has_start else []
+        places = self.start.places if self.has_start else []
         return [*places, *(self.fields[name] for name in self.names), *self.inputs.panels.values()]
 
     # --- what the events do -----------------------------------------------------------------------------------
@@ -340,30 +326,30 @@ class GenerationTab:
     def _asked(self, values: Sequence[Any]) -> dict[str, Any]:
         return dict(zip(self.names, values, strict=True))
 
-    def _generate_from_picture(
-        self, mode: str, image: Any, painted: Any, resize_by: str, scale: float, *values: Any
-    ) -> dict[str, Any]:
+    def _generate_from_picture(self, *values: Any) -> dict[str, Any]:
+        count = len(self.start.inputs)
+        given, (resize_by, scale), rest = values[:count], values[count : count + 2], values[count + 2 :]
         own = len(self.names)
-        fields = self._asked(values[:own])
-        start = painted if mode == "inpaint" else image
-        if not isinstance(start, dict) or not start.get("image"):
-            return _refusal("There is no start image; choose one first, or drop it on the box.")
-        fields["image"] = start["image"]
-        if mode == "inpaint":
-            fields["mask"] = start.get("mask")
-            if not fields["mask"]:
-                return _refusal("Nothing is masked; paint over the part of the picture that should change.")
-        if resize_by == "by":
-            try:
-                _, (fields["width"], fields["height"]) = self._sizes(start["image"], scale)
-            except WebUIError as error:
-                return _refusal(str(error))
-        return self._submit(fields, values[own:])
-
-    def _submit(self, values: Mapping[str, Any], script: Sequence[Any]) -> dict[str, Any]:
-        """Queue what the fields and the script's boxes ask for."""
+        fields = self._asked(rest[:own])
+        scaled = scale if resize_by == "by" else None
         try:
-            return self._queue(replace(request_from_values(values), script=self.scripts.asked(script)))
+            start = self.start.start(given)
+            fields["image"], fields["mask"] = start.image, start.mask
+            if scaled is not None:
+                _, (fields["width"], fields["height"]) = self.start.sizes(start.image, scaled)
+            return self._submit(fields, rest[own:], self.start.batch(given, scaled))
+        except WebUIError as error:
+            return _refusal(str(error))
+
+    def _submit(
+        self, values: Mapping[str, Any], script: Sequence[Any], batch: ScriptUse | None = None
+    ) -> dict[str, Any]:
+        """Queue what the fields and the script's boxes ask for; a ``batch`` is a script, too."""
+        try:
+            chosen = self.scripts.asked(script)
+            if chosen is not None and batch is not None:
+                raise RequestError(f'A batch cannot run the script "{chosen.name}" as well; set Script to None.')
+            return self._queue(replace(request_from_values(values), script=batch or chosen))
         except WebUIError as error:
             return _refusal(str(error))
 
@@ -418,17 +404,8 @@ class GenerationTab:
         second = request.second_pass
         return texts.resulting_size(request.size, second.size(request.size)) if second else ""
 
-    def _scaled_size(self, mode: str, image: Any, painted: Any, scale: float) -> str:
-        start = painted if mode == "inpaint" else image
-        if not isinstance(start, dict) or not start.get("image"):
-            return '<p class="muted">There is no start image yet.</p>'
-        return texts.scaled_size(*self._sizes(start["image"], scale))
-
-    def _sizes(self, digest: str, scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
-        """A stored picture's size, and that times ``scale`` in multiples of 8 from 64 on."""
-        width, height = picture_size(self.engine.input_path(digest).read_bytes())
-        wide, high = (max(64, int(side * scale) // 8 * 8) for side in (width, height))
-        return (width, height), (wide, high)
+    def _scaled_size(self, *values: Any) -> str:
+        return self.start.scaled(values[:-1], values[-1])
 
     def _attach(self, event: gr.EventData) -> list[Any]:
         try:
@@ -459,35 +436,10 @@ class GenerationTab:
     def _restored(self, found: Found) -> list[Any]:
         """Updates for the start image and every field, and a notice about what is not here."""
         values, words = fitting(self.engine, found, self.name)
-        pictures = self._lost_pictures(found.values)
+        places = self.start.restored(found.values) if self.has_start else []
+        pictures = self.start.lost(found.values) if self.has_start else ""
         words = " ".join(filter(None, (words, pictures)))
-        return [*self._places(found.values), *self._updates(values), *([sentence(words)] if words else [])]
-
-    def _places(self, values: Mapping[str, Any]) -> list[Any]:
-        """Updates that bring back the start image and mask that ``values`` name, as far as they are still stored."""
-        if not self.has_start:
-            return []
-        digest, mask = values.get("image"), values.get("mask")
-        if not digest or not self._stored(digest):
-            return [gr.skip()] * 4
-        painted = mask if mask and self._stored(mask) else None
-        picture = {"image": digest, "name": "", "mask": painted, "at": time.time()}
-        if mask:
-            return ["inpaint", gr.Tabs(selected="inpaint"), gr.skip(), picture]
-        return ["img2img", gr.Tabs(selected="img2img"), picture, gr.skip()]
-
-    def _lost_pictures(self, values: Mapping[str, Any]) -> str:
-        if not self.has_start:
-            return ""
-        pictures = {"image": "the start image", "mask": "the mask"}
-        lost = [word for name, word in pictures.items() if values.get(name) and not self._stored(values[name])]
-        return f"No longer here: {', '.join(lost)}." if lost else ""
-
-    def _stored(self, digest: str) -> bool:
-        try:
-            return bool(self.engine.input_path(digest))
-        except WebUIError:
-            return False
+        return [*places, *self._updates(values), *([sentence(words)] if words else [])]
 
     def _updates(self, values: Mapping[str, Any]) -> list[Any]:
         """Updates for every field in the order of the tab's inputs, then for what the switches open."""
@@ -514,31 +466,24 @@ class GenerationTab:
             values, _ = fitting(self.engine, found, self.name)
             if not self.has_start:
                 return tuple(self._updates(values))
-            picture = {"image": self.engine.put_input(data), "name": path.name, "at": time.time()}
-            places = (None, picture) if mode == "inpaint" else (picture, None)
+            picture = {"image": self.engine.put_input(data), "name": path.name}
             kept = {name: value for name, value in values.items() if name not in START_FIELDS}
-            chosen = [gr.skip() if place is None else place for place in places]
-            return (mode, gr.Tabs(selected=mode), *chosen, *self._updates(kept))
+            return (*self.start.shown(mode, picture), *self._updates(kept))
 
         return receive
 
-    def _copier(self, mode: str) -> Callable[[Any], list[Any]]:
-        def copy(picture: Any) -> list[Any]:
-            if not isinstance(picture, dict) or not picture.get("image"):
-                raise NotFoundError("There is no picture to copy; choose one first.")
-            copied = {**picture, "mask": None, "at": time.time()}
-            places = [copied, gr.skip()] if mode == "img2img" else [gr.skip(), copied]
-            return [mode, gr.Tabs(selected=mode), *places]
-
-        return copy
-
     def _sender(self, name: str, target: Target) -> Callable[[str, float], list[Any]]:
-        tab = "img2img" if name == "inpaint" else name
+        tab = "img2img" if name in PLACES else name
 
         def send(ids: Sequence[str], index: float) -> list[Any]:
             return [*target.receive(self.results.path(ids, index)), gr.Tabs(selected=tab)]
 
         return send
+
+
+def _masking(mode: str) -> Any:
+    """Whether the settings of inpainting are shown."""
+    return gr.update(visible=mode == BATCH or (mode in PLACES and PLACES[mode].is_masked))
 
 
 def _opener(panel: Any) -> Callable[[bool], Any]:

@@ -36,8 +36,8 @@ class ScriptPanels:
     def __init__(self, tab: str, scripts: Sequence[Script], lists: Mapping[str, Sequence[Any]]) -> None:
         self.tab = tab
         self.lists = lists
-        shown = [script for script in scripts if tab == "img2img" or not script.from_start]
-        self.boxes = {script.name: boxes(script.options) for script in shown}
+        shown = [one for one in scripts if one.listed and (tab == "img2img" or not one.from_start)]
+        self.boxes = {one.name: boxes(one.options) for one in shown}
         self.panels: list[Any] = []
         self.components: list[Any] = []
         self._files: list[tuple[Any, Any]] = []

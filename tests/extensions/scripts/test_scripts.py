@@ -315,3 +315,41 @@ def test_a_loopback_of_one_loop_is_one_picture_without_a_sheet() -> None:
         loopback.options_from([4, 0.5, "Linear", "CLIP"], True)
     with pytest.raises(RequestError, match="curve"):
         expansion("Loopback", {"curve": "Steep"}, start=START)
+
+
+# --- batch ------------------------------------------------------------------------------------------------------
+
+A, B = "ab" * 32, "cd" * 32
+
+
+def test_a_batch_starts_from_each_picture_with_the_same_seed() -> None:
+    made = expansion("Batch", {"pictures": [A, B]}, start=START, seed=10, batch_count=2)
+    assert [one.start.image for one in made.requests if one.start] == [A, B]
+    assert [(one.seed, one.batch_count, one.script) for one in made.requests] == [(10, 2, None)] * 2
+    drawn = expansion("Batch", {"pictures": [A, B]}, drawn=True, start=START, seed=10)
+    assert len({one.seed for one in drawn.requests}) == 2
+
+
+def test_a_batch_has_masks_and_sizes_of_its_own() -> None:
+    start = replace(START, mask=Mask(image=A, blur=7))
+    made = expansion("Batch", {"pictures": [A, B], "masks": [B, A], "sizes": [[64, 72], [80, 64]]}, start=start)
+    masks = [one.start.mask for one in made.requests if one.start and one.start.mask]
+    assert [(mask.image, mask.blur) for mask in masks] == [(B, 7), (A, 7)]
+    assert [(one.size.width, one.size.height) for one in made.requests] == [(64, 72), (80, 64)]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "has no pictures"),
+        ({"pictures": ["x"]}, "SHA-256"),
+        ({"pictures": [5]}, "SHA-256"),
+        ({"pictures": A}, "must be a list"),
+        ({"pictures": [A, B], "masks": [A]}, "The batch has 2 pictures and 1 masks; give one for each."),
+        ({"pictures": [A], "sizes": [64]}, "must be a width and a height"),
+        ({"pictures": [A], "sizes": [["64", 64]]}, "Width is '64'; it must be a whole number"),
+    ],
+)
+def test_what_is_no_batch_is_one_sentence(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        expansion("Batch", options, start=START)

@@ -125,7 +125,7 @@ def modules(engine: Engine) -> list[dict[str, str]]:
 
 def hypernetworks(engine: Engine) -> list[dict[str, str]]:
     """The hypernetwork files."""
-    return [{"name": one.name, "path": str(one.path)} for one in files_of(engine, "hypernetwork")]
+    return [{"name": one.name, "path": str(one.path)} for one in files_of(engine, "hypernet")]
 
 
 def face_restorers(engine: Engine) -> list[dict[str, Any]]:

@@ -71,8 +71,8 @@ async def _generate(engine: Engine, tasks: Tasks, body: Generation, kind: str) -
 def _submit(engine: Engine, tasks: Tasks, body: Generation, kind: str) -> tuple[Generation, Snapshot, Job]:
     """Queue what a body asks for; the body comes back with what its ``infotext`` filled in."""
     body = filled(body, engine)
-    selectable = [script.name for script in engine.scripts()]
-    always_on.check(body.alwayson_scripts, img2img=kind == "img2img", selectable=selectable, modules=engine.modules())
+    names = [script.name for script in scripts.selectable(engine)]
+    always_on.check(body.alwayson_scripts, img2img=kind == "img2img", selectable=names, modules=engine.modules())
     options = settings_of(body, engine)
     job = engine.submit(scripts.with_script(to_request(body, options, engine), body, engine))
     tasks.add(body.force_task_id, kind, job)

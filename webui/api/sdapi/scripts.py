@@ -19,12 +19,17 @@ from webui.scripts import Argument, Script, find_script
 UNIT = (0.0, 1.0, 0.01)
 
 
+def selectable(engine: Engine) -> list[Script]:
+    """The scripts that a request may name: those of the page's Script list."""
+    return [script for script in engine.scripts() if script.listed]
+
+
 def with_script(request: GenerationRequest, body: Generation, engine: Engine) -> GenerationRequest:
     """The request with the script that the body names."""
     if not body.script_name:
         return request
     try:
-        script = find_script(body.script_name, engine.scripts())
+        script = find_script(body.script_name, selectable(engine))
     except RequestError as error:
         raise UpstreamError(422, f"Script '{body.script_name}' not found") from error
     options = script.options_from(body.script_args, isinstance(body, StableDiffusionProcessingImg2Img))
@@ -33,8 +38,8 @@ def with_script(request: GenerationRequest, body: Generation, engine: Engine) ->
 
 def titles(engine: Engine) -> dict[str, list[str]]:
     """The scripts by lower-case title, those that a request can choose first."""
-    chosen = sorted(script.name.lower() for script in engine.scripts())
-    from_text = sorted(script.name.lower() for script in engine.scripts() if not script.from_start)
+    chosen = sorted(script.name.lower() for script in selectable(engine))
+    from_text = sorted(script.name.lower() for script in selectable(engine) if not script.from_start)
     modules = [module.name.lower() for module in engine.modules()]
     return {"txt2img": [*from_text, *TXT2IMG, *modules], "img2img": [*chosen, *IMG2IMG, *modules]}
 
@@ -43,7 +48,7 @@ def infos(engine: Engine) -> list[dict[str, Any]]:
     """Every script with its positional arguments."""
     rows = []
     for img2img in (False, True):
-        known = sorted(engine.scripts(), key=lambda one: one.name.lower())
+        known = sorted(selectable(engine), key=lambda one: one.name.lower())
         rows += [_info(script, img2img) for script in known if img2img or not script.from_start]
         for name in IMG2IMG if img2img else TXT2IMG:
             rows.append(_row(name, True, img2img, _always_on(name, engine)))

@@ -2,16 +2,19 @@
 // Keeps the picture's file as it is in the input store; the mask is a list of strokes until Generate asks for it.
 const part = (name) => element.querySelector(`.canvas-${name}`);
 const box = part("box"), image = part("image"), mask = part("mask"), file = part("file"), cursor = part("cursor");
-const paintable = box.dataset.paint === "yes";
+const paintable = box.dataset.paint !== "no";
+const colouring = box.dataset.paint.startsWith("colour");  // strokes have a colour and become part of the picture
+const masking = box.dataset.paint === "yes" || box.dataset.paint === "colour-mask";
 const size = element.querySelector(".canvas-size input");
+const pot = element.querySelector(".canvas-colour input");
 const INK = "ink";      // stands for the hatching, which is seen on any colour
 
-let strokes = [];      // {radius, erase, points: [x, y, ...]} in picture pixels
+let strokes = [];      // {radius, erase, colour, points: [x, y, ...]} in picture pixels
 let stroke = null;     // the one being drawn
 let erasing = false;
 let stored = null;     // value.image of what is shown
 let base = null;       // {picture, digest}: a mask from a file, under the strokes; white is masked
-let saved = null;      // {base, strokes, mask}: what was last uploaded, and as what
+let saved = null;      // {base, strokes, mask, painted}: what was last uploaded, and as what
 let zoom = 1;          // sheet pixels per picture pixel
 let loading = 0;       // counts loads, so that a late one does not win
 
@@ -124,11 +127,13 @@ function hatching(context) {
   return pattern;
 }
 
-function draw(context, one, colour) {
+/** One stroke, with `cut` taken away from what is there. */
+function draw(context, one, colour, cut = one.erase && colour === INK) {
   const scale = colour === INK ? zoom : 1;
   context.setTransform(scale, 0, 0, scale, 0, 0);
-  context.globalCompositeOperation = one.erase && colour === INK ? "destination-out" : "source-over";
-  const paint = colour === INK ? (one.erase ? "#000" : hatching(context)) : one.erase ? "#000" : colour;
+  context.globalCompositeOperation = cut ? "destination-out" : "source-over";
+  const ink = one.erase ? "#000" : colouring ? one.colour : null;
+  const paint = colour === INK ? (ink ?? hatching(context)) : one.erase ? "#000" : colour;
   context.strokeStyle = context.fillStyle = paint;
   context.lineWidth = one.radius * 2;
   context.lineCap = context.lineJoin = "round";
@@ -198,7 +203,7 @@ function moveCursor(event) {
 }
 
 function changed() {
-  if (props.value?.mask) props.value = { ...props.value, mask: null };
+  if (props.value?.mask || props.value?.painted) props.value = { ...props.value, mask: null, painted: null };
   box.classList.toggle("has-mask", hasMask());
 }
 
@@ -206,8 +211,10 @@ if (paintable) {
   mask.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || !box.classList.contains("has-picture")) return;
     event.preventDefault();
+    box.focus({ preventScroll: true });  // so that Ctrl+Z is heard
     mask.setPointerCapture(event.pointerId);
-    stroke = { radius: radius(), erase: erasing, points: place(event) };
+    if (colouring && event.altKey) return pick(place(event));
+    stroke = { radius: radius(), erase: erasing, colour: pot?.value, points: place(event) };
     strokes.push(stroke);
     draw(mask.getContext("2d"), stroke, INK);
   });
@@ -228,20 +235,53 @@ if (paintable) {
   }, { passive: false });
 }
 
-async function upload_mask() {
-  if (!strokes.length && (!base || base.digest)) return base && base.digest;
-  if (saved && saved.base === base && saved.strokes === JSON.stringify(strokes)) return saved.mask;
+/** A sheet of the picture's own size. */
+function blank() {
   const sheet = document.createElement("canvas");
   sheet.width = image.naturalWidth;
   sheet.height = image.naturalHeight;
-  const context = sheet.getContext("2d");
+  return sheet;
+}
+
+const stored_png = async (sheet) => window.webui.store(await new Promise((resolve) => sheet.toBlob(resolve, "image/png")));
+
+/** White where strokes and the mask from a file are. */
+function mask_sheet() {
+  const sheet = blank(), context = sheet.getContext("2d");
   context.fillStyle = "#000";
   context.fillRect(0, 0, sheet.width, sheet.height);
   if (base) context.drawImage(base.picture, 0, 0, sheet.width, sheet.height);
   for (const one of strokes) draw(context, one, "#fff");
-  const blob = await new Promise((resolve) => sheet.toBlob(resolve, "image/png"));
-  saved = { base, strokes: JSON.stringify(strokes), mask: await window.webui.store(blob) };
-  return saved.mask;
+  return sheet;
+}
+
+/** The picture with what was painted on it. */
+function painted_sheet() {
+  const layer = blank(), sheet = blank(), context = sheet.getContext("2d"), pen = layer.getContext("2d");
+  for (const one of strokes) {
+    draw(pen, one.erase ? { ...one, erase: false } : one, one.erase ? "#000" : one.colour, one.erase);
+  }
+  context.drawImage(image, 0, 0, sheet.width, sheet.height);
+  context.drawImage(layer, 0, 0);
+  return sheet;
+}
+
+/** Digests of the mask and of the painted picture, null for what there is none of. */
+async function uploaded() {
+  if (!strokes.length && (!base || base.digest)) return { mask: base && base.digest, painted: null };
+  const drawn = JSON.stringify(strokes);
+  if (!saved || saved.base !== base || saved.strokes !== drawn) {
+    const mask = masking ? await stored_png(mask_sheet()) : null;
+    const painted = colouring && strokes.length ? await stored_png(painted_sheet()) : null;
+    saved = { base, strokes: drawn, mask, painted };
+  }
+  return { mask: saved.mask, painted: saved.painted };
+}
+
+/** Take the colour at a place, of the picture or of what is painted on it. */
+function pick([x, y]) {
+  const [red, green, blue] = painted_sheet().getContext("2d").getImageData(Math.floor(x), Math.floor(y), 1, 1).data;
+  pot.value = `#${[red, green, blue].map((one) => one.toString(16).padStart(2, "0")).join("")}`;
 }
 
 // Called by Generate: the value with the mask as it is on the screen now.
@@ -250,8 +290,8 @@ window.webui.canvases[element.closest("[id]:not([id^='html-'])")?.id] = async ()
   if (!props.value?.image) return null;
   if (!paintable) return props.value;
   try {
-    const digest = await upload_mask();
-    if (props.value.mask !== digest) props.value = { ...props.value, mask: digest };
+    const { mask, painted } = await uploaded();
+    if (props.value.mask !== mask || (props.value.painted || null) !== painted) props.value = { ...props.value, mask, painted };
   } catch (error) {
     fail(error.message);
   }
