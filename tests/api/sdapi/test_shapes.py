@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from benchmarks.golden import golden_folder
+from webui.engine.engine import Engine
 
 GET = golden_folder() / "a1111" / "_get"
 ROUTES = (
@@ -91,3 +92,13 @@ def test_what_is_not_here_says_so(client: TestClient) -> None:
     assert client.post("/sdapi/v1/server-kill").status_code == 501
     assert client.get("/internal/sysinfo").status_code == 404
     assert client.get("/sdapi/v1/nothing").json()["detail"] == "Not Found"
+
+
+def test_hypernetworks_are_those_of_their_folder(client: TestClient, engine: Engine) -> None:
+    file = engine.settings.models_dir / "hypernetworks" / "ink.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"x" * 64)
+    engine.refresh()
+    assert client.get("/sdapi/v1/hypernetworks").json() == [{"name": "ink", "path": str(file)}]
+    file.unlink()
+    engine.refresh()
