@@ -92,7 +92,7 @@ def _residuals(weights: Mapping[str, Tensor]) -> int:
 
 def drawing(network: LineDrawer, pixels: Levels) -> NDArray[np.float32]:
     """A drawing (H, W) of a picture (H, W, 3), from 0 (ink) to 1 (paper)."""
-    like = network.model4[1].weight
+    like = next(network.parameters())
     x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].to(like) / 255
     paper: NDArray[np.float32] = network(x)[0, 0].float().cpu().numpy()
     return paper

@@ -1,17 +1,18 @@
 """Control pictures that networks make: listed while their file lies in ``models/ControlNetPreprocessor``.
 
 Names, order of steps and numbers are those of Mikubill/sd-webui-controlnet (``scripts/preprocessor``, ``annotator``).
-The networks are in ``hed``, ``line_drawing`` and ``pidinet``, which import torch and are read by the worker alone.
+The networks are in ``depth``, ``hed``, ``line_drawing`` and ``pidinet``, which only the worker reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from webui.preprocessors import Preprocessor, Weights, file_called
 
+from .depth_folders import DEPTH_ANYTHING, DPT, WEIGHTS, folder_of
 from .preprocessors import checked, grey
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from webui.checkpoints.formats import WeightsFile
+    from webui.checkpoints.library import ModelEntry
     from webui.result import Pixels
 
     Shares = NDArray[np.floating[Any]]
@@ -93,6 +95,7 @@ def inverted(shares: Shares) -> NDArray[np.uint8]:
 
 
 Seen = Callable[[Any, "Pixels"], "Shares"]
+Find = Callable[["Sequence[ModelEntry]"], "ModelEntry | None"]
 
 
 def _made(
@@ -122,16 +125,41 @@ def _builder(part: str) -> Callable[[WeightsFile, torch.device], Any]:
     return build
 
 
-BUILDERS = {part: _builder(part) for part in ("hed", "line_drawing", "pidinet")}
+BUILDERS = {part: _builder(part) for part in ("depth", "hed", "line_drawing", "pidinet")}
 """How the network of each part is built: one function a part, so that a loaded network serves all that share it."""
 HED = "ControlNetHED.pth"
 PIDINET = "table5_pidinet.pth"
 STROKES = ("Scribble", "Sketch")
 
 
+def _depth(name: str, alias: str, model: str, find: Find) -> Preprocessor:
+    """A preprocessor that asks a network of depth; near is white.  It sees the picture at a size of its own."""
+
+    def run(pixels: Pixels, options: Mapping[str, Any], network: Any) -> Pixels:
+        checked(name, (), options)
+        nearness: Seen = import_module(".depth", __package__).nearness
+        return grey(in_levels(nearness(network, pixels)))
+
+    return Preprocessor(
+        name=name,
+        run=run,
+        aliases=(alias,) if alias else (),
+        scaled=True,
+        tags=("Depth",),
+        weights=Weights(file=FILE_OF_DEPTH.format(model), find=find, build=BUILDERS["depth"]),
+    )
+
+
+FILE_OF_DEPTH = f"{WEIGHTS} of a {{}} model (with its config.json, in a folder of its own)"
+
+
 def network_preprocessors() -> list[Preprocessor]:
     """All of them, in the order in which they are listed, whether their file is there or not."""
+    first, second = (folder_of(DEPTH_ANYTHING, second=version) for version in (False, True))
     return [
+        _depth("depth_anything", "", "Depth Anything", first),
+        _depth("depth_anything_v2", "", "Depth Anything V2", second),
+        _depth("depth_midas", "depth", "DPT depth", folder_of(DPT)),
         _made("lineart_coarse", "", "sk_model2.pth", "line_drawing", "drawing", inverted, "Lineart"),
         _made("lineart_realistic", "lineart", "sk_model.pth", "line_drawing", "drawing", inverted, "Lineart"),
         _made("scribble_hed", "", HED, "hed", "edges", scribbled, *STROKES),

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 LOOKS = {"hed": "edges", "line_drawing": "drawing", "pidinet": "edges"}
 OF_KIND = {"hed": "ControlNetHED.pth", "line_drawing": "sk_model.pth", "pidinet": "table5_pidinet.pth"}
 made = part("network_preprocessors")
-ALL = made.network_preprocessors()
+ALL = [one for one in made.network_preprocessors() if "Depth" not in one.tags]
 
 
 def named(name: str) -> Preprocessor:
