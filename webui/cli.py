@@ -676,14 +676,19 @@ def _decoded(text: str) -> Any:
 
 def _models(parsed: argparse.Namespace) -> int:
     from webui.checkpoints.hashes import HashCache
-    from webui.checkpoints.library import FOLDERS, Library
+    from webui.checkpoints.library import Library
     from webui.plugins.manager import Plugins
 
     settings = _settings(parsed)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    formats = Plugins.start(settings).formats
-    library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"), formats)
-    entries = [entry for kind in FOLDERS for entry in library.entries(kind)]
+    plugins = Plugins.start(settings)
+    library = Library(
+        settings.models_dir,
+        HashCache(settings.state_dir / "hashes.sqlite3"),
+        plugins.formats,
+        plugins.extra_network_kinds.file_kinds,
+    )
+    entries = [entry for kind in library.folders for entry in library.entries(kind)]
     hashes = [library.sha256(entry) if parsed.hash else entry.sha256 for entry in entries]
     if parsed.json:
         rows = [

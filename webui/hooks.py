@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from webui.api.extending import ApiRoutes
     from webui.checkpoints.loaders import Loader
     from webui.conditioning import ConditioningModule
+    from webui.conditioning.extra_networks import ExtraNetworkKind
     from webui.diffusion.guidance import Guiding, NetworkCall
     from webui.diffusion.schedules import Schedule
     from webui.faces import FaceRestorer
@@ -89,6 +90,16 @@ class Hooks:
         """Return conditioning modules: each has an options record and a ``prepare`` that fills openings of the UNet.
 
         Server and worker, once at start.  Raising registers nothing.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def register_extra_network_kinds(self) -> Sequence[ExtraNetworkKind]:
+        """Return kinds of networks: each adds a word to the tags of a prompt, as in ``<word:name:arguments>``.
+
+        Server and worker, once at start.  Raising registers nothing.  A word that is taken, as ``lora`` and
+        ``hypernet`` are, is refused with a sentence that names both plugins; a ``prepare`` that raises, or gives no
+        contribution, fails the job with one that names the extension.
         """
         raise NotImplementedError
 

@@ -1,6 +1,8 @@
-"""Every registered conditioning module, used in a job and taken away again, leaves the model bit-identical.
+"""Every registered conditioning module and kind of networks, used in a job and taken away again, leaves the model
+bit-identical.
 
-The modules of the program and of the extensions that come with it, each as its own defaults or :data:`GIVEN` have it.
+Those of the program and of the extensions that come with it, each as its own defaults or :data:`GIVEN` have it, and a
+kind of an extension.
 """
 
 from __future__ import annotations
@@ -13,17 +15,21 @@ from typing import Any
 
 import pytest
 import torch
+from network_toy import STYLE, write_hypernet, write_style
 from tiny_model import tiny_request, tiny_settings
 from torch import nn
 
 from webui.engine.executor import Control, Order, Report
 from webui.engine.runner import Runner
+from webui.images.pixels import read_pixels
 from webui.plugins.manager import Plugins
 from webui.request import ModuleUse
 from webui.settings import PROJECT_ROOT
 
 EXTENSIONS = PROJECT_ROOT / "extensions"
 MODULES = sorted(Plugins.load(EXTENSIONS).conditioning_modules)
+TAGS = {"hypernet": "<hypernet:ink:0.8>", "style": "<style:ink:0.8:Hard>"}
+"""A tag of each kind of networks whose file is there."""
 GIVEN: dict[str, dict[str, Any]] = {}
 """Options for modules that do nothing by default."""
 NEEDS_FILES = frozenset({"ControlNet"})
@@ -34,13 +40,19 @@ NEEDS_FILES = frozenset({"ControlNet"})
 def runner(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[Runner]:
     before = torch.get_num_threads()
     settings = tiny_settings(tmp_path_factory.mktemp("taking"), tiny_checkpoint)
-    yield Runner.start(replace(settings, extensions_dir=EXTENSIONS))
+    write_hypernet(settings.models_dir / "hypernetworks" / "ink.pt")
+    write_style(settings.models_dir / "styles" / "ink.safetensors")
+    extensions = tmp_path_factory.mktemp("extensions")
+    for folder in (path for path in EXTENSIONS.iterdir() if path.is_dir() and path.name[0] not in "._"):
+        (extensions / folder.name).symlink_to(folder)
+    (extensions / "style.py").write_text(STYLE, "utf-8")
+    yield Runner.start(replace(settings, extensions_dir=extensions))
     torch.set_num_threads(before)
 
 
-def run(runner: Runner, *modules: ModuleUse) -> list[Report]:
+def run(runner: Runner, *modules: ModuleUse, tag: str = "") -> list[Report]:
     reports: list[Report] = []
-    request = tiny_request(modules=modules)
+    request = tiny_request(prompt=f"a red square{tag}", modules=modules)
     runner.run(Order(job="1", kind="generate", request=request.to_dict()), reports.append, Control())
     return reports
 
@@ -76,6 +88,21 @@ def test_the_model_is_as_it_was(name: str, runner: Runner) -> None:
         assert reports[-1].kind == "failed" and reports[-1].data["status"] < 500, reports[-1].data
     else:
         assert reports[-1].kind == "done", reports[-1].data
+    assert {key: id(network) for key, network in networks(runner).items()} == ids
+    assert state(runner) == before
+    assert picture(run(runner), runner) == plain
+
+
+def test_every_kind_of_networks_has_a_tag(runner: Runner) -> None:
+    assert set(runner.plugins.extra_network_kinds.kinds) == set(TAGS)
+
+
+@pytest.mark.parametrize("kind", TAGS)
+def test_the_model_is_as_it_was_after_a_tag(kind: str, runner: Runner) -> None:
+    plain = picture(run(runner), runner)
+    before, ids = state(runner), {key: id(network) for key, network in networks(runner).items()}
+    tagged = picture(run(runner, tag=TAGS[kind]), runner)
+    assert read_pixels(tagged).tolist() != read_pixels(plain).tolist()
     assert {key: id(network) for key, network in networks(runner).items()} == ids
     assert state(runner) == before
     assert picture(run(runner), runner) == plain

@@ -106,7 +106,7 @@ def test_folders_and_order(cards: Cards) -> None:
     assert (page.total, [card.stem for card in page.cards]) == (4, ["soft 2", "soft 2"])
     for wrong in ({"kind": "nothing"}, {"kind": "lora", "sort": "size"}):
         with pytest.raises(RequestError):
-            CardQuery(**wrong)
+            cards.page(CardQuery(**wrong))
 
 
 def test_a_card_writes_the_shortest_name_that_finds_its_file(cards: Cards) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from embedding_pictures import embedding_data, with_text
+from network_toy import write_hypernet
 from safetensors.torch import load_file, save_file
 from tiny_model import TEXT, UNET, picture_bytes, tiny_request
 
@@ -71,22 +72,6 @@ def pixels(data: bytes) -> bytes:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_hypernet(path: Path, widths: tuple[int, ...] = (16, 32), seed: int = 0) -> Path:
-    """A file as AUTOMATIC1111 writes it."""
-    torch.manual_seed(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def chain(width: int) -> dict[str, torch.Tensor]:
-        sizes = {"linear.0": (2 * width, width), "linear.2": (width, 2 * width)}
-        weights = {f"{name}.weight": torch.randn(*size) * 0.2 for name, size in sizes.items()}
-        return {**weights, **{f"{name}.bias": torch.randn(size[0]) * 0.1 for name, size in sizes.items()}}
-
-    state = {"step": 100, "name": path.stem, "layer_structure": [1, 2, 1], "activation_func": "relu",
-             "is_layer_norm": False, "activate_output": False, "sd_checkpoint": None}  # fmt: skip
-    torch.save({**{width: (chain(width), chain(width)) for width in widths}, **state}, path)
-    return path
 
 
 def test_a_hypernetwork_changes_the_picture_and_leaves_the_model(runner: Runner, settings: Settings) -> None:

@@ -223,6 +223,20 @@ def test_hook_register_conditioning_modules(app: App, plain_pixels: Pixels) -> N
     assert wrong.ending.kind == "failed" and 'named "texts"; did you mean "text"?' in wrong.ending.data["error"]
 
 
+def test_hook_register_extra_network_kinds(app: App, plain_pixels: Pixels) -> None:
+    install(app, "register_extra_network_kinds")
+    red, blue = (app.make(prompt=f"a red apple<tint:{name}:0.5>") for name in ("red", "blue"))
+    assert not np.array_equal(red.pixels, plain_pixels) and not np.array_equal(red.pixels, blue.pixels)
+    assert red.parameters.startswith("a red apple<tint:red:0.5>\n")
+    assert np.array_equal(app.make(prompt="a red apple<tint:strength=0.5:red>").pixels, red.pixels)
+    assert [plugin.name for plugin in red.recipe.plugins] == ["register_extra_network_kinds"]
+    assert app.reproduce(red.file).outcome is Outcome.BIT_EXACT
+    plain = app.make()
+    assert np.array_equal(plain.pixels, plain_pixels) and plain.recipe.plugins == ()
+    wrong = app.make(prompt="a red apple<tint:bleu>")
+    assert 'There is no colour named "bleu"; did you mean "blue"?' in wrong.ending.data["error"]
+
+
 ASKS = """
 from dataclasses import dataclass
 from webui.conditioning import Contribution

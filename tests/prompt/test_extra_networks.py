@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.prompt.block_weights import block_weights
-from webui.prompt.extra_networks import HypernetTag, LoraTag, extract
+from webui.prompt.extra_networks import LoraTag, NetworkTag, extract
 
 SEVENTEEN = ",".join(f"{number / 10:g}" for number in range(17))
 
@@ -36,7 +36,7 @@ SEVENTEEN = ",".join(f"{number / 10:g}" for number in range(17))
 )
 def test_arguments(tag: str, expected: LoraTag) -> None:
     found = extract(f"a {tag} cat")
-    assert found.text == "a  cat" and found.loras == (expected,) and found.others == ()
+    assert found.text == "a  cat" and found.loras == (expected,) and found.tags == ()
 
 
 @pytest.mark.parametrize(
@@ -52,29 +52,13 @@ def test_malformed_tags_stay_text(text: str) -> None:
 
 
 def test_several_at_once_and_tags_of_other_words() -> None:
-    found = extract("<lora:a:1>b<style:c:0.5><lora:a:0.5>\n<lora:d>")
+    found = extract("<lora:a:1>b<style:c:0.5><lora:a:0.5>\n<hypernet:d:x=1:2=3=4><lora:d>")
     assert found.text == "b\n"
-    assert [tag.name for tag in found.loras] == ["a", "a", "d"] and found.others == ("<style:c:0.5>",)
-
-
-@pytest.mark.parametrize(
-    ("tag", "expected"),
-    [
-        ("<hypernet:ink>", HypernetTag("ink")),
-        ("<hypernet:ink:0.8>", HypernetTag("ink", 0.8)),
-        ("<hypernet:folder/ink v2:-1:ignored>", HypernetTag("folder/ink v2", -1.0)),
-        ("<hypernet:a=b:ink:2>", HypernetTag("ink", 2.0)),
-    ],
-)
-def test_hypernetworks(tag: str, expected: HypernetTag) -> None:
-    found = extract(f"a {tag} cat")
-    assert found.text == "a  cat" and found.hypernets == (expected,) and found.others == ()
-
-
-@pytest.mark.parametrize("tag", ["<hypernet::1>", "<hypernet:ink:strong>", "<hypernet:ink:nan>", "<hypernet:a=b>"])
-def test_a_hypernetworks_tag_that_means_nothing_is_taken_out(tag: str) -> None:
-    found = extract(f"a {tag} cat")
-    assert found.text == "a  cat" and found.hypernets == () and found.others == (tag,)
+    assert [tag.name for tag in found.loras] == ["a", "a", "d"]
+    style, hypernet = found.tags
+    assert style == NetworkTag("style", ("c", "0.5")) and style.text == "<style:c:0.5>"
+    assert (hypernet.text, hypernet.by_place) == ("<hypernet:d:x=1:2=3=4>", ["d", "2=3=4"])
+    assert hypernet.named == [("x", "1")]
 
 
 @given(st.text(alphabet="<>:=.lora 1\n\\(é", max_size=60) | st.text(max_size=60))
@@ -83,7 +67,7 @@ def test_any_text_has_a_meaning(text: str) -> None:
     for tag in found.loras:
         assert tag.name and math.isfinite(tag.text_weight) and math.isfinite(tag.unet_weight)
     whole = re.findall(r"<\w+:[^>]+>", text)  # AUTOMATIC1111's pattern
-    assert len(found.loras) + len(found.others) <= len(whole)
+    assert len(found.loras) + len(found.tags) <= len(whole) and all(tag.text in whole for tag in found.tags)
     if not whole:
         assert found.text == text
 

@@ -73,19 +73,38 @@ class ModelEntry:
         return f"{file_name} [{self.sha256[:10]}]" if self.sha256 else file_name
 
 
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of model files beside :data:`FOLDERS`: its name, what people call one, its sub-folders."""
+
+    name: str
+    title: str
+    folders: tuple[str, ...]
+
+
 @dataclass
 class Library:
     """The models folder.  ``refresh`` is cheap; ``sha256`` may read a whole file and remembers the answer.
 
-    ``formats`` are the forms of files that are listed and read.
+    ``formats`` are the forms of files that are listed and read, ``added`` the kinds that plugins bring.
     """
 
     root: Path
     hashes: HashCache
     formats: Formats = BUILT_IN
+    added: tuple[FileKind, ...] = ()
     _entries: dict[str, tuple[ModelEntry, ...]] = field(default_factory=dict)
     _looks: dict[str, int] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
+
+    @cached_property
+    def folders(self) -> Mapping[str, tuple[str, ...]]:
+        """Every kind of model, with its sub-folders."""
+        return {**FOLDERS, **{kind.name: kind.folders for kind in self.added}}
+
+    def spoken(self, kind: str) -> str:
+        """What people call a file of a kind."""
+        return next((one.title for one in self.added if one.name == kind), _SPOKEN.get(kind, kind))
 
     @cached_property
     def facts(self) -> FactCache:
@@ -97,7 +116,9 @@ class Library:
         known = self.hashes.known()
         with self._lock:
             scanned = bool(self._entries)
-        found = {each: tuple(self._scan(each, known)) for each in FOLDERS if each == kind or not (kind and scanned)}
+        found = {
+            each: tuple(self._scan(each, known)) for each in self.folders if each == kind or not (kind and scanned)
+        }
         with self._lock:
             self._entries = {**self._entries, **found}
             self._looks = {**self._looks, **{each: self._looks.get(each, 0) + 1 for each in found}}
@@ -158,7 +179,7 @@ class Library:
                 return entry
         if kind == "lora" and (named := self.by_alias(wanted)) is not None:
             return named
-        raise unknown_name(_SPOKEN.get(kind, kind), wanted, (entry.name for entry in entries))
+        raise unknown_name(self.spoken(kind), wanted, (entry.name for entry in entries))
 
     def by_alias(self, alias: str, kind: str = "lora") -> ModelEntry | None:
         """The file whose trainer called it so (``ss_output_name``); of several the last, as AUTOMATIC1111 has it.
@@ -254,7 +275,7 @@ class Library:
 
     def _scan(self, kind: str, known: dict[str, tuple[int, int, str]]) -> list[ModelEntry]:
         entries = []
-        for folder in _once(self.root, FOLDERS[kind]):
+        for folder in _once(self.root, self.folders[kind]):
             for found in _of_kind(kind, folder, _walk(str(self.root / folder), self._suffixes(kind))):
                 size, mtime_ns = found.stat.st_size, found.stat.st_mtime_ns
                 remembered = known.get(found.real)

@@ -58,13 +58,14 @@ class Contribution:
     ``openings`` are the same in every such call, or a function of the call, asked once for each: a ControlNet answers
     what is in ``call.x``, and ``call.conditional`` tells which rows have the prompt.  ``guide`` changes the clean
     latent that is made of the answers with and without the prompt.  ``begin`` is told of each walk before its first
-    call, on the thread that computes.
+    call, on the thread that computes.  ``problems`` are sentences for the user about what had no effect.
     """
 
     openings: Openings | Callable[[NetworkCall], Openings]
     sigma_range: tuple[float, float] = (0.0, float("inf"))
     guide: Guide | None = None
     begin: Callable[[Walk], None] | None = None
+    problems: tuple[str, ...] = ()
 
     def holds(self, sigma: float) -> bool:
         """Whether it has a say at this noise level."""

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from webui.checkpoints.hashes import both_sha256
-from webui.checkpoints.library import FOLDERS, ModelEntry
+from webui.checkpoints.library import ModelEntry
 from webui.checkpoints.safetensors import MAX_HEADER
-from webui.engine.cards import SHOWN, Cards
+from webui.engine.cards import Cards
 
 log = logging.getLogger(__name__)
 
@@ -83,14 +83,19 @@ class BackgroundReader:
 
     def read_headers(self) -> None:
         """Read the headers of the files that the page has cards of, those not read yet."""
-        cards = self._cards.unread(SHOWN)
+        cards = self._cards.unread(self._cards.shown)
         for start in range(0, len(cards), BATCH):
             self._rest()
             self._cards.read(cards[start : start + BATCH])
 
     def hash_files(self) -> None:
         """Hash the files that were not hashed yet, the smallest first."""
-        entries = {entry.path: entry for kind in FOLDERS for entry in self._library.entries(kind) if not entry.sha256}
+        entries = {
+            entry.path: entry
+            for kind in self._library.folders
+            for entry in self._library.entries(kind)
+            if not entry.sha256
+        }
         told = time.monotonic()
         for entry in sorted(entries.values(), key=lambda entry: entry.size):
             self._hash(entry)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from webui.checkpoints.facts import ModelFacts, common_start
 from webui.checkpoints.formats import Formats
-from webui.checkpoints.library import FOLDERS, Library, ModelEntry, natural_order
+from webui.checkpoints.library import Library, ModelEntry, natural_order
 from webui.checkpoints.notes import Beside, Notes, Place, preview_target, read_notes, write_beside, write_notes
 from webui.checkpoints.pictures import SUFFIXES as PICTURE_SUFFIXES
 from webui.engine.outputs import write_atomically
@@ -30,7 +30,7 @@ from webui.errors import NotFoundError, PictureError, RequestError, WebUIError
 from webui.images.pixels import flatten, open_picture
 
 SHOWN = ("embedding", "hypernet", "checkpoint", "lora")
-"""The kinds of files that the page has cards of."""
+"""The kinds of files that the page has cards of, beside those of plugins."""
 MAX_PAGE = 500
 THUMBNAIL_PX = (320, 480)
 """Largest width and height of a thumbnail: that of a card on a screen with two dots a pixel."""
@@ -136,8 +136,6 @@ class CardQuery:
     descending: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in FOLDERS:
-            raise RequestError(f'There is no kind of model "{self.kind[:80]}"; there are {", ".join(FOLDERS)}.')
         if self.sort not in SORTS:
             raise RequestError(f'Cards are sorted by {", ".join(SORTS)}, not by "{self.sort[:80]}".')
 
@@ -196,6 +194,11 @@ class Cards:
         self._building = Lock()
         self._decoders = BoundedSemaphore(2)  # a picture may take some hundred MB while it is decoded
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The kinds of files that the page has cards of."""
+        return tuple(dict.fromkeys((*SHOWN, *(kind.name for kind in self.library.added))))
+
     # --- what is there ----------------------------------------------------------------------------------------
 
     def page(self, query: CardQuery, offset: int = 0, limit: int = 100) -> CardPage:
@@ -204,19 +207,21 @@ class Cards:
         found = self._matching(shelf, query)
         unread = sum(card.said is None for card in shelf.cards.values())
         shown = found[offset : offset + min(limit, MAX_PAGE)]
-        return CardPage(cards=shown, total=len(found), unread=unread, place=self.library.root / FOLDERS[query.kind][0])
+        return CardPage(
+            cards=shown, total=len(found), unread=unread, place=self.library.root / self.library.folders[query.kind][0]
+        )
 
     def folders(self, kind: str) -> dict[str, int]:
         """How many cards are in each folder and those below it, by path, in name order."""
         counts: Counter[str] = Counter()
-        for card in self._shelf(CardQuery(kind=kind).kind).cards.values():
+        for card in self._shelf(kind).cards.values():
             parts = card.folder.split("/") if card.folder and card.is_shown else []
             counts.update("/".join(parts[: depth + 1]) for depth in range(len(parts)))
         return dict(sorted(counts.items(), key=lambda item: [natural_order(part) for part in item[0].split("/")]))
 
     def card(self, card_id: str) -> Card:
         """A card by its id.  Raises NotFoundError."""
-        for kind in (*self._shelves, *(kind for kind in FOLDERS if kind not in self._shelves)):
+        for kind in (*self._shelves, *(kind for kind in self.library.folders if kind not in self._shelves)):
             found = self._shelf(kind).cards.get(card_id)
             if found is not None:
                 return found
@@ -316,7 +321,10 @@ class Cards:
         return card
 
     def _shelf(self, kind: str) -> _Shelf:
-        """The cards of a kind, built anew when the folder was looked at since."""
+        """The cards of a kind, built anew when the folder was looked at since.  Raises RequestError for no kind."""
+        if kind not in self.library.folders:
+            known = ", ".join(self.library.folders)
+            raise RequestError(f'There is no kind of model "{kind[:80]}"; there are {known}.')
         self.library.entries(kind)  # looks at the folder when nobody did yet
         with self._building:
             looks = self.library.looks(kind)

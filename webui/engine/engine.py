@@ -134,7 +134,8 @@ class Engine:
         """
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         plugins = Plugins.start(settings, packages=SERVER_PACKAGES, abandons=True, unloadable=unloadable)
-        library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"), plugins.formats)
+        hashes = HashCache(settings.state_dir / "hashes.sqlite3")
+        library = Library(settings.models_dir, hashes, plugins.formats, plugins.extra_network_kinds.file_kinds)
         store = JobStore(settings.state_dir / "jobs.sqlite3")
         inputs = InputStore(settings.state_dir / "inputs")
         return cls(settings, executor, plugins, library, store, inputs, trainer or TrainerProcess(settings))

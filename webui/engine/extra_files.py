@@ -1,11 +1,11 @@
-"""The files that a prompt names: LoRAs and hypernetworks by tag, embeddings by word.
+"""The files that a prompt names: LoRAs and networks of other kinds by tag, embeddings by word.
 
 Torch-free; called by the runner for each job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +14,14 @@ from webui.checkpoints import pictures
 from webui.checkpoints.formats import BUILT_IN, Formats
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import embedding, lora
-from webui.conditioning.hypernetwork import HypernetUse
+from webui.conditioning.extra_networks import LORA_USAGE, Meant, NetworkKind, NetworkKinds, NetworkUse
 from webui.conditioning.lora import Applied, LoraUse
 from webui.engine.job_files import Recorded
 from webui.errors import WebUIError
 from webui.prompt import chunks
 from webui.prompt.chunks import Word
 from webui.prompt.comments import without_comments
-from webui.prompt.extra_networks import HypernetTag, LoraTag, extract
+from webui.prompt.extra_networks import LoraTag, NetworkTag, extract
 from webui.prompt.schedule import Timeline, schedule
 from webui.prompt.tokenizer import Tokenizer
 from webui.request import GenerationRequest
@@ -29,7 +29,6 @@ from webui.result import ModelFile
 
 LORA = "lora"
 EMBEDDING = "embedding"
-HYPERNET = "hypernet"
 A1111_DIGITS = 12
 """Digits of a LoRA's or embedding's hash that AUTOMATIC1111 writes."""
 
@@ -48,13 +47,27 @@ class EmbeddingUse:
 
 
 @dataclass(frozen=True)
+class NetworkUses:
+    """The tags of one kind in a prompt, in their order."""
+
+    kind: NetworkKind
+    uses: tuple[NetworkUse, ...]
+
+    @property
+    def files(self) -> Iterable[ModelFile]:
+        """Their files for the recipe, by the names that the prompt uses."""
+        found = (use for use in self.uses if use.path is not None)
+        return (ModelFile(role=self.kind.name, name=use.name, sha256=use.sha256) for use in found)
+
+
+@dataclass(frozen=True)
 class ExtraFiles:
     """What a request's prompts name beside the checkpoint.  ``loras`` holds each file once, its weights added up.
 
     ``request`` is the request with comments taken out of its prompts and the tags out of the first, ``ignored`` the
-    tags of kinds that nobody reads, ``unused`` the arguments of LoRA tags that mean nothing here.  ``hypernets`` stand
-    in the order of their tags.  ``names`` are the LoRAs' files by every name that the prompt uses, ``applied`` how they
-    fitted, once that is known.  ``formats`` read them.
+    tags of kinds that nobody reads, ``unused`` the arguments of LoRA tags that mean nothing here.  ``networks`` are
+    those of other kinds, ``known`` the words of all tags.  ``names`` are the LoRAs' files by every name that the prompt
+    uses, ``applied`` how they fitted, once that is known.  ``formats`` read them.
     """
 
     request: GenerationRequest
@@ -63,7 +76,8 @@ class ExtraFiles:
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     names: tuple[LoraUse, ...] = ()
-    hypernets: tuple[HypernetUse, ...] = ()
+    networks: tuple[NetworkUses, ...] = ()
+    known: str = LORA_USAGE
     applied: tuple[Applied, ...] = ()
     formats: Formats = BUILT_IN
 
@@ -76,14 +90,14 @@ class ExtraFiles:
         )
         alone = (use for use in self.embeddings if not use.bundled)
         words = (ModelFile(role=EMBEDDING, name=use.word.name, sha256=use.sha256) for use in alone)
-        hypernets = (ModelFile(role=HYPERNET, name=use.name, sha256=use.sha256) for use in self.hypernets)
-        return tuple(dict.fromkeys((*loras, *hypernets, *words)))
+        networks = (file for each in self.networks for file in each.files)
+        return tuple(dict.fromkeys((*loras, *networks, *words)))
 
     @property
     def paths(self) -> frozenset[Path]:
         """Where all of them lie."""
-        loras, hypernets, words = self.names, self.hypernets, self.embeddings
-        return frozenset((*(use.path for use in loras), *(use.path for use in hypernets), *(use.path for use in words)))
+        networks = (use.path for each in self.networks for use in each.uses if use.path is not None)
+        return frozenset((*(use.path for use in self.names), *networks, *(use.path for use in self.embeddings)))
 
     @cached_property
     def lora_hashes(self) -> dict[str, str]:
@@ -102,7 +116,7 @@ class ExtraFiles:
         if self.ignored:
             sentences.append(
                 f"The prompt's {', '.join(self.ignored[:3])} was taken out without effect: "
-                "only <lora:name:weight> and <hypernet:name:multiplier> are known here."
+                f"only {self.known} {'are' if self.known != LORA_USAGE else 'is'} known here."
             )
         if self.unused:
             sentences.append(
@@ -113,25 +127,31 @@ class ExtraFiles:
 
 
 def extra_files(
-    request: GenerationRequest, library: Library, tokenizer: Tokenizer, recorded: Recorded | None = None
+    request: GenerationRequest,
+    library: Library,
+    tokenizer: Tokenizer,
+    recorded: Recorded | None = None,
+    kinds: NetworkKinds = NetworkKinds(),  # noqa: B008  # frozen
 ) -> ExtraFiles:
     """The files that a request's prompts name, in the models folder or, where given, among those ``recorded``.
 
-    Raises RequestError for a LoRA or hypernetwork that is not there, CheckpointError for an embedding that cannot be
-    read.
+    Raises RequestError for a LoRA or another network that is not there, and for a tag whose arguments do not fit,
+    CheckpointError for an embedding that cannot be read.
     """
     extracted = extract(without_comments(request.prompt))
     plain = replace(request, prompt=extracted.text, negative_prompt=without_comments(request.negative_prompt))
     entries = embedding_entries(library) if recorded is None else _of_role(recorded, EMBEDDING)
     uses = [_lora_use(tag, library, recorded) for tag in extracted.loras]
+    read = list(kinds.read(extracted.tags))
     return ExtraFiles(
         request=plain,
         loras=lora.combined(uses),
         embeddings=_embedding_uses(_said(plain), tokenizer, entries, uses, library),
-        ignored=extracted.others,
+        ignored=tuple(tag.text for tag in read if isinstance(tag, NetworkTag)),
         unused=tuple(dict.fromkeys(f"{word} of {tag.name}" for tag in extracted.loras for word in tag.unused)),
         names=tuple({use.name: use for use in uses}.values()),
-        hypernets=tuple(_hypernet_use(tag, library, recorded) for tag in extracted.hypernets),
+        networks=_by_kind([tag for tag in read if isinstance(tag, Meant)], kinds, library, recorded),
+        known=kinds.usage,
         formats=library.formats,
     )
 
@@ -215,6 +235,20 @@ def _lora_use(tag: LoraTag, library: Library, recorded: Recorded | None) -> Lora
     return LoraUse(tag.name, entry.path, library.sha256(entry), *weights)
 
 
-def _hypernet_use(tag: HypernetTag, library: Library, recorded: Recorded | None) -> HypernetUse:
-    entry = (recorded or {}).get((HYPERNET, tag.name)) or library.find(tag.name, HYPERNET)
-    return HypernetUse(tag.name, entry.path, library.sha256(entry), tag.multiplier)
+def _by_kind(
+    read: Sequence[Meant], kinds: NetworkKinds, library: Library, recorded: Recorded | None
+) -> tuple[NetworkUses, ...]:
+    """The uses of each kind that a prompt names, the kinds in the order of registration."""
+    found = (
+        NetworkUses(kind, tuple(_network_use(tag, library, recorded) for tag in read if tag.kind is kind))
+        for kind in kinds.kinds.values()
+    )
+    return tuple(each for each in found if each.uses)
+
+
+def _network_use(tag: Meant, library: Library, recorded: Recorded | None) -> NetworkUse:
+    kind = tag.kind
+    if not kind.folders:
+        return NetworkUse(name=tag.name, options=tag.options)
+    entry = (recorded or {}).get((kind.name, tag.name)) or library.find(tag.name, kind.name)
+    return NetworkUse(name=tag.name, options=tag.options, path=entry.path, sha256=library.sha256(entry))

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from webui.checkpoints.library import Library, ModelEntry
-from webui.conditioning import Contribution, Encode, embedding, hypernetwork
+from webui.conditioning import Contribution, Encode, embedding
 from webui.conditioning.embedding import Embedding
 from webui.device import Compute
-from webui.engine.extra_files import EmbeddingUse, ExtraFiles, extra_files
+from webui.engine.extra_files import EmbeddingUse, ExtraFiles, NetworkUses, extra_files
 from webui.engine.job_files import JobFiles, Recorded
 from webui.engine.models import LoadedModels
 from webui.engine.picture_tools import PictureTools
@@ -29,8 +29,9 @@ from webui.prompt.schedule import Timeline
 from webui.request import GenerationRequest, RefinerPasses
 from webui.result import ModelFile
 
-Contribute = Callable[[GenerationRequest, Model, Encode, bool], Sequence[Contribution]]
-"""What the conditioning modules of a request contribute to a model's calls, in the second of two passes or not.
+Contribute = Callable[[GenerationRequest, Sequence[NetworkUses], Model, Encode, bool], Sequence[Contribution]]
+"""What the conditioning modules of a request, and the networks that its prompt's tags name, contribute to a model's
+calls, in the second of two passes or not.
 
 Its prompts have no tags and comments.
 """
@@ -40,7 +41,8 @@ Its prompts have no tags and comments.
 class Preparation:
     """Makes the set-ups of one job.
 
-    ``problems`` are sentences for the user, ``used`` the files that prompts name and ``paths`` where they lie.
+    ``problems`` are sentences for the user, ``used`` the files that prompts name and ``paths`` where they lie,
+    ``networks`` the kinds of networks that their tags name.
     """
 
     plugins: Plugins
@@ -56,6 +58,7 @@ class Preparation:
     problems: list[str] = field(default_factory=list)
     used: list[ModelFile] = field(default_factory=list)
     paths: set[Path] = field(default_factory=set)
+    networks: set[str] = field(default_factory=set)
 
     @property
     def set_ups(self) -> int:
@@ -106,12 +109,13 @@ class Preparation:
         self, request: GenerationRequest, entry: ModelEntry, timeline: Timeline | None, second: bool
     ) -> tuple[Setup, ExtraFiles]:
         base = self.models.with_vae(self.models.checkpoint(entry, self.compute), self.files.vae)
-        extras = extra_files(request, self.library, base.tokenizer, self.recorded)
+        extras = extra_files(request, self.library, base.tokenizer, self.recorded, self.plugins.extra_network_kinds)
         adapted = self.models.adapted(base, extras.loras, keep=self.set_ups)
         self.problems += filter(None, (extras.problem, *(file.problem for file in adapted.applied)))
         extras = replace(extras, applied=adapted.applied)
         self.used += extras.used
         self.paths |= extras.paths
+        self.networks |= {each.kind.name for each in extras.networks}
         model = adapted.model
         if request.tiling:
             model = replace(model, unet=seamless(model.unet), vae=seamless(model.vae))
@@ -119,11 +123,8 @@ class Preparation:
         embeddings = [self._embedding(use, base) for use in extras.embeddings]
         timeline = timeline or Timeline(calls(request, sampler))
         encode = partial(prompt_encoder(request, model, embeddings).timed, timeline=timeline)
-        contributions = [*self.contribute(extras.request, model, encode, second)]
-        if extras.hypernets:
-            contributed, problems = hypernetwork.contribution(extras.hypernets, model, self.library.formats)
-            contributions.append(contributed)
-            self.problems += problems
+        contributions = self.contribute(extras.request, extras.networks, model, encode, second)
+        self.problems += (problem for one in contributions for problem in one.problems)
         setup = prepare(
             extras.request,
             model,

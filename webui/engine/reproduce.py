@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from webui import device
-from webui.checkpoints.library import FOLDERS, ModelEntry
+from webui.checkpoints.library import ModelEntry
 from webui.conditioning import lora
 from webui.device import Compute
 from webui.engine import extras
@@ -42,7 +42,6 @@ NOT_RECORDED = (
     "the digest of the pixels",
 )
 """What a picture that has AUTOMATIC1111's ``parameters`` and no recipe does not tell."""
-_ROLES = {"lora": "LoRA", "hypernet": "hypernetwork"}
 INTERRUPTED = "It was interrupted."
 FROM_A_PICTURE = "It was made from another picture (Denoising strength is set), which its text does not hold."
 
@@ -137,7 +136,7 @@ class Reproduction:
     def _by_sha256(self, sha256: str, name: str, kind: str = "checkpoint") -> ModelEntry | None:
         """The file with this SHA-256, or whose SHA-256 begins so: known ones, those of this name, all others."""
         kind = KINDS.get(kind, kind)
-        if len(sha256) < SHORTEST_HASH or kind not in FOLDERS:
+        if len(sha256) < SHORTEST_HASH or kind not in self.runner.library.folders:
             return None
         if not self.runner.library.knows_sha256(sha256, kind):
             self._phase("looking for the model")
@@ -183,12 +182,7 @@ class Reproduction:
     def _lacking(self, recipe: Recipe, found: Mapping[ModelFile, ModelEntry | None]) -> tuple[str, ...]:
         """Sentences about what is needed to run a recipe and is not here; ``found`` are the models' files."""
         plugins, request = self.runner.plugins, recipe.request
-        reasons = [
-            f'The {_ROLES.get(model.role, model.role)} "{model.name}" with SHA-256 {model.sha256} '
-            "is not in the models folder."
-            for model in recipe.models
-            if found[model] is None
-        ]
+        reasons = [self._missing(model) for model in recipe.models if found[model] is None]
         for digest in recipe.inputs:
             try:
                 self.runner.inputs.path(digest)
@@ -204,6 +198,14 @@ class Reproduction:
         if reasons:
             reasons += missing_plugins(recipe.plugins, plugins.extensions)
         return tuple(reasons)
+
+    def _missing(self, model: ModelFile) -> str:
+        """The sentence about a recorded file that was not found."""
+        library = self.runner.library
+        if KINDS.get(model.role, model.role) not in library.folders:
+            return f'The tag <{model.role}:{model.name}> is not known here; it named the file "{model.name}".'
+        spoken = library.spoken(model.role)
+        return f'The {spoken} "{model.name}" with SHA-256 {model.sha256} is not in the models folder.'
 
     def _conditions_of(self, recorded: Environment) -> Compute:
         """The Compute that comes nearest to the recorded one: its precision, and on a CPU its number of threads."""

@@ -4,9 +4,11 @@ an unknown name is refused when it is made, not when its turn comes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from webui.checkpoints.library import Library
+from webui.conditioning.extra_networks import Meant
 from webui.diffusion.schedules import AUTOMATIC, Schedule, resolve_schedule, split_sampler_name
 from webui.engine.module_options import resolved_modules
 from webui.errors import RequestError
@@ -18,7 +20,8 @@ from webui.metadata.writing import Walk
 from webui.plugins.manager import Plugins
 from webui.plugins.own_fields import registered_fields
 from webui.prompt.comments import without_comments
-from webui.prompt.extra_networks import extract
+from webui.prompt.dynamic import is_dynamic
+from webui.prompt.extra_networks import NetworkTag, extract
 from webui.prompt.styles import Styles
 from webui.request import (
     BUILT_IN_VAE,
@@ -39,9 +42,9 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
     sampler, schedule = _sampler(request.sampling.sampler, request.sampling.schedule, plugins)
     for prompt in (request.prompt, request.second_pass.prompt if request.second_pass else ""):
         extracted = extract(prompt)
-        for kind, tags in (("lora", extracted.loras), ("hypernet", extracted.hypernets)):
-            for tag in tags:
-                library.find(tag.name, kind)
+        for tag in extracted.loras:
+            library.find(tag.name, "lora")
+        _check_networks(extracted.tags, request, plugins, library)
     checkpoint = library.find(request.checkpoint)
     vae = library.vae_for(checkpoint, request.vae)
     request = replace(
@@ -62,6 +65,15 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
         schedule=schedule.name,
         eta=(sampler.default_eta or 0.0) if eta is None else eta,
     )
+
+
+def _check_networks(tags: Sequence[NetworkTag], request: GenerationRequest, plugins: Plugins, library: Library) -> None:
+    """Refuse tags whose arguments do not fit or whose file is not there; those that hold choices wait until they are
+    made."""
+    settled = [tag for tag in dict.fromkeys(tags) if request.template is not None or not is_dynamic(tag.text)]
+    for tag in plugins.extra_network_kinds.read(settled):
+        if isinstance(tag, Meant) and tag.kind.folders:
+            library.find(tag.name, tag.kind.name)
 
 
 def _upscaler(name: str, plugins: Plugins, library: Library) -> Upscaler:

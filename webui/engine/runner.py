@@ -21,13 +21,14 @@ from webui import __version__, device
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import Contribution, Encode, Pictures
+from webui.conditioning.extra_networks import HOOK as NETWORK_KINDS
 from webui.conditioning.modules import options_of
 from webui.device import Compute
 from webui.engine import errands, extras
 from webui.engine.contributions import checked
 from webui.engine.control_pictures import ControlPictures, registered
 from webui.engine.executor import Control, Order, Report, Tell
-from webui.engine.extra_files import EMBEDDING, ExtraFiles
+from webui.engine.extra_files import EMBEDDING, ExtraFiles, NetworkUses
 from webui.engine.inputs import InputStore, reproduction_store
 from webui.engine.job_files import KINDS, VAE, JobFiles, Recorded
 from webui.engine.jobs import Output
@@ -77,7 +78,8 @@ class Prepared:
     """What the pictures of a job have in common; ``inputs`` are the digests of all pictures that were read for it.
 
     The set-ups' models are the checkpoints with the VAE and the LoRAs of the request.  ``files`` are all model files
-    that were used, for the recipe, ``loaders`` those of extensions that read any of them.
+    that were used, for the recipe, ``loaders`` those of extensions that read any of them, ``networks`` the kinds of
+    networks that tags name.
     """
 
     setup: Setup
@@ -87,6 +89,7 @@ class Prepared:
     extras: ExtraFiles
     files: tuple[ModelFile, ...]
     loaders: Set[str]
+    networks: Set[str]
 
     @property
     def families(self) -> frozenset[str]:
@@ -113,7 +116,8 @@ class Runner:
         """Load plugins and choose the device; ``record`` is told which extension is called."""
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         plugins = Plugins.start(settings, record=record)
-        library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"), plugins.formats)
+        hashes = HashCache(settings.state_dir / "hashes.sqlite3")
+        library = Library(settings.models_dir, hashes, plugins.formats, plugins.extra_network_kinds.file_kinds)
         compute = device.choose(settings.device, settings.precision, settings.threads)
         return cls(settings, plugins, library, compute, LoadedModels(plugins, library))
 
@@ -299,7 +303,8 @@ class Runner:
         used = tuple(dict.fromkeys((*files.used(self.library), *making.used, *tools.used, *module_files)))
         paths = (*files.paths, *making.paths, *tools.paths, *module_files.values())
         loaders = self.library.formats.added_for(paths)
-        return Prepared(setup, second, beginning, tuple(dict.fromkeys(inputs)), extras, used, loaders)
+        networks = frozenset(making.networks)
+        return Prepared(setup, second, beginning, tuple(dict.fromkeys(inputs)), extras, used, loaders, networks)
 
     def _pictures(
         self,
@@ -342,7 +347,8 @@ class Runner:
         pictures = []
         recorded = as_recorded(request, self.plugins)
         attention = self.settings.attention
-        taking = tuple(self.plugins.taking_part(recorded, prepared.families, attention, prepared.loaders))
+        loaders, networks = prepared.loaders, prepared.networks
+        taking = tuple(self.plugins.taking_part(recorded, prepared.families, attention, loaders, networks))
         for moment in run_group(request, prepared.setup, prepared.beginning, group, prepared.second):
             if isinstance(moment, Made):
                 pictures.append(self._finished(replace(moment.picture, plugins=taking), request))
@@ -395,11 +401,12 @@ class Runner:
         files: dict[ModelFile, Path],
         recorded: Recorded,
         request: GenerationRequest,
+        networks: Sequence[NetworkUses],
         model: Model,
         encode: Encode,
         second_pass: bool,
     ) -> list[Contribution]:
-        """What the modules contribute.
+        """What the modules and the networks of a prompt's tags contribute.
 
         Noted are the digests of the pictures that they read for it, in ``read``, and the model files with where they
         lie, in ``files``.
@@ -443,9 +450,12 @@ class Runner:
             module = self.plugins.conditioning_modules[use.name]
             scratch = scratch_folder(self.settings.state_dir, use.name, self._job)
             given = replace(pictures, scratch=scratch)
-            contributions.append(
-                checked(module.prepare(options_of(module, use.options), model, request, given), use.name)
-            )
+            prepared: object = module.prepare(options_of(module, use.options), model, request, given)
+            contributions.append(checked(prepared, f"The module {use.name}", "leave the module out of the request"))
+        for each in networks:
+            prepared = each.kind.part.prepare(each.uses, model, request, pictures)
+            who = f"The kind of networks {each.kind.name} of {self.plugins.owner(NETWORK_KINDS, each.kind.name)}"
+            contributions.append(checked(prepared, who, "take its tags out of the prompt"))
         return contributions
 
     def _own_settings(self) -> OwnSettings:

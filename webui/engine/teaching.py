@@ -54,7 +54,8 @@ class Teacher:
     def start(cls, settings: Settings, record: CallRecord | None = None) -> Teacher:
         """Load the plugins; ``record`` is told which extension is called."""
         plugins = Plugins.start(settings, record=record)
-        library = Library(settings.models_dir, HashCache(settings.state_dir / "hashes.sqlite3"), plugins.formats)
+        hashes = HashCache(settings.state_dir / "hashes.sqlite3")
+        library = Library(settings.models_dir, hashes, plugins.formats, plugins.extra_network_kinds.file_kinds)
         return cls(settings, plugins, library)
 
     def warm_up(self) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from webui.checkpoints.library import FOLDERS, Library
+from webui.checkpoints.library import Library
 from webui.engine.executor import Order, Report, Trainer
 from webui.engine.jobs import TRAINING, Job, JobState, Progress
 from webui.engine.ledger import MARGIN, TOLD_AGAIN, Ledger
@@ -245,7 +245,7 @@ def _with_defaults(plain: Any, kinds: Mapping[str, TrainingKind]) -> dict[str, A
 
 def _require_new(kind: TrainingKind, name: str, library: Library) -> None:
     """Refuse to write over a model that is there.  (A run that goes on is not asked; it writes its own file again.)"""
-    path = library.root / FOLDERS[kind.folder][0] / f"{name}.safetensors"
+    path = library.root / library.folders[kind.folder][0] / f"{name}.safetensors"
     if path.exists():
         raise RequestError(
             f'There is a {kind.label} named "{name}" already ({path}); choose another name, or take that file away.'

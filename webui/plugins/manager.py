@@ -31,6 +31,8 @@ import pluggy
 
 from webui import hooks
 from webui.checkpoints.formats import Formats
+from webui.conditioning.extra_networks import HOOK as NETWORK_KINDS
+from webui.conditioning.extra_networks import NetworkKinds
 from webui.conditioning.modules import problem_of
 from webui.errors import ExtensionError, InstallError, WebUIError
 from webui.plugins.call_record import CallRecord
@@ -40,6 +42,7 @@ from webui.plugins.discovery import Found, discover, in_load_order
 from webui.plugins.guarded_loaders import LOADERS, GuardedLoader, suffixes_of
 from webui.plugins.manifest import Manifest
 from webui.plugins.moves import finish_interrupted
+from webui.plugins.own_networks import registered_kinds
 from webui.plugins.patches import bindings, put_back
 from webui.plugins.shelf import offer_packages
 from webui.plugins.switches import disabled_names
@@ -87,7 +90,8 @@ SERVER_PACKAGES = (*DROP_IN_PACKAGES, ROUTES_PACKAGE, TAB_PACKAGE, "webui.ui.pan
 SERVER_HOOKS = frozenset({"register_ui_tabs", "register_ui_panels", "register_api_routes"})
 """Registrations that are wanted in the server process alone."""
 BUILT_IN_FIRST = frozenset(
-    {"register_api_routes", "register_settings", "register_cli_options", "register_infotext_fields", LOADERS}
+    {"register_api_routes", "register_settings", "register_cli_options", "register_infotext_fields"}
+    | {LOADERS, NETWORK_KINDS}
 )
 """Registrations in which an extension can take nothing from a built-in part, not even with ``tryfirst``."""
 EXTENSION_PACKAGE = "webui_extensions"
@@ -100,6 +104,7 @@ PARTS = {
     "register_model_families": ("name", "detect", "native_size", "build"),
     LOADERS: ("name", "suffixes", "recognises", "header", "read"),
     "register_conditioning_modules": ("name", "options", "prepare"),
+    NETWORK_KINDS: ("name", "title", "folders", "options", "prepare"),
     "register_preprocessors": ("name", "run"),
     "register_attention_kinds": ("name", "attend"),
     "register_upscalers": ("name", "scale", "enlarge", "resize_latent"),
@@ -260,6 +265,11 @@ class Plugins:
         return self.registered("register_conditioning_modules")
 
     @cached_property
+    def extra_network_kinds(self) -> NetworkKinds:
+        """Registered kinds of networks that a prompt's tags name; those whose words are taken are named."""
+        return registered_kinds(self)
+
+    @cached_property
     def preprocessors(self) -> dict[str, Preprocessor]:
         """Registered preprocessors by name."""
         return self.registered("register_preprocessors")
@@ -302,6 +312,15 @@ class Plugins:
         """As :meth:`registered`, each with the name of the plugin that registered it (see :func:`extension_named`)."""
         return dict(self._owned(hook))
 
+    def owner(self, hook: str, name: str) -> str:
+        """Who registered the part of a name, with the file."""
+        return self.named(self._owned(hook)[name][1])
+
+    def named(self, owner: str) -> str:
+        """A plugin with its file, for a person who looks for it; a built-in part's name says where it is."""
+        conduct = self.journal.conducts.get(owner.removeprefix(_extension("")))
+        return f"{owner} ({conduct.root.name})" if conduct is not None and conduct.root is not None else owner
+
     def note(self, owner: str, hook: str, sentence: str) -> None:
         """Keep a sentence about what a plugin did; it does not count as a failure."""
         self.journal.note(Problem(sentence=sentence, extension=extension_named(owner) or owner, hook=hook))
@@ -327,11 +346,12 @@ class Plugins:
         families: Collection[str],
         attention: str = "",
         loaders: Collection[str] = (),
+        networks: Collection[str] = (),
     ) -> list[Plugin]:
         """The extensions that can change a pixel of a request's pictures: by rewriting, or by a part that is used.
 
         ``families`` are those of its models, ``attention`` the kind that was chosen for the whole program, ``loaders``
-        are those that read its model files.
+        are those that read its model files, ``networks`` the kinds that its prompts' tags name.
         """
         second, start, face = request.second_pass, request.start, request.face_restoration
         used: dict[str, Collection[str | None]] = {
@@ -341,6 +361,7 @@ class Plugins:
             LOADERS: set(loaders),
             "register_attention_kinds": {attention},
             "register_conditioning_modules": {use.name for use in request.modules},
+            NETWORK_KINDS: networks,
             "register_preprocessors": set(self.preprocessors) if request.modules else set(),
             "register_upscalers": {second.upscaler if second else None, start.upscaler if start else None},
             "register_face_restorers": {face.model if face else None},
@@ -569,18 +590,13 @@ class Plugins:
         for bound, item in collected:
             name = getattr(item, PARTS[hook][0])
             if name in found:
-                both = f"Both {self._named(found[name][1])} and {self._named(bound.owner)}"
+                both = f"Both {self.named(found[name][1])} and {self.named(bound.owner)}"
                 sentence = f'{both} register "{name}" ({hook}); the one of {bound.owner} was left out.'
                 self.journal.note(self.caller.problem(bound, sentence))
             else:
                 found[name] = (item, bound.owner)
         self._parts[hook] = found
         return found
-
-    def _named(self, owner: str) -> str:
-        """A plugin with its file, for a person who looks for it; a built-in part's name says where it is."""
-        conduct = self.journal.conducts.get(owner.removeprefix(_extension("")))
-        return f"{owner} ({conduct.root.name})" if conduct is not None and conduct.root is not None else owner
 
     def _collect(self, hook: str) -> Iterator[tuple[Bound, Any]]:
         for bound, result in self._results(hook, {}):

@@ -1,10 +1,12 @@
 """Tags in a prompt that name networks, ``<lora:name:0.8>``, ``<hypernet:name:1>``, and the prompt without them.
 
 Rules of AUTOMATIC1111 ``modules/extra_networks.py`` and ``extensions-builtin/Lora/extra_networks_lora.py``: a tag is
-``<word:arguments>``, arguments are divided by colons, ``te=``, ``unet=`` and ``dyn=`` may be named, the rest counts by
-place.  ``lbw=``, ``w=`` or an argument by place that can be nothing else are weights by block (``block_weights.py``).
-``lyco`` is another word for ``lora``.  A LoRA's tag without a name, or with an argument that is no number, stays text.
-Called by the engine for the prompt, never the negative one, and by the token counter.
+``<word:arguments>``, arguments are divided by colons, one with a single ``=`` is named, the rest counts by place.  For
+a LoRA ``te=``, ``unet=`` and ``dyn=`` may be named; ``lbw=``, ``w=`` or an argument by place that can be nothing else
+are weights by block (``block_weights.py``).  ``lyco`` is another word for ``lora``.  A LoRA's tag without a name, or
+with an argument that is no number, stays text.  What the tags of other words mean is said by whoever registered the
+word (``conditioning.extra_networks``).  Called by the engine for the prompt, never the negative one, and by the token
+counter.
 """
 
 from __future__ import annotations
@@ -15,9 +17,8 @@ from dataclasses import dataclass
 
 from webui.prompt.block_weights import block_weights
 
+LORA_WORDS = ("lora", "lyco")
 _TAG = re.compile(r"<(\w+):([^>]+)>")
-_LORA_WORDS = ("lora", "lyco")
-_HYPERNET = "hypernet"
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,36 @@ class LoraTag:
 
 
 @dataclass(frozen=True)
-class HypernetTag:
-    """``<hypernet:name:multiplier>``."""
+class NetworkTag:
+    """``<word:arguments>`` of any other word; ``arguments`` are what stands between its colons."""
 
-    name: str
-    multiplier: float = 1.0
+    word: str
+    arguments: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The tag as it is written."""
+        return f"<{self.word}:{':'.join(self.arguments)}>"
+
+    @property
+    def by_place(self) -> list[str]:
+        """The arguments that are not named, the network's name first."""
+        return [item for item in self.arguments if item.count("=") != 1]
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """The names and values of the others."""
+        pairs = (item.partition("=") for item in self.arguments if item.count("=") == 1)
+        return [(name, value) for name, _, value in pairs]
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """A prompt without its tags, those of each kind in their order, and those that mean nothing, whole, in theirs."""
+    """A prompt without its tags: those of LoRAs in their order, and those of other words, known or not, in theirs."""
 
     text: str
     loras: tuple[LoraTag, ...] = ()
-    hypernets: tuple[HypernetTag, ...] = ()
-    others: tuple[str, ...] = ()
+    tags: tuple[NetworkTag, ...] = ()
 
 
 def extract(prompt: str) -> Extracted:
@@ -60,15 +76,11 @@ def extract(prompt: str) -> Extracted:
     (LoraTag(name='ink', text_weight=0.8, unet_weight=0.8, ranks=None),)
     """
     loras: list[LoraTag] = []
-    hypernets: list[HypernetTag] = []
-    others: list[str] = []
+    tags: list[NetworkTag] = []
 
     def take(found: re.Match[str]) -> str:
-        if found[1] == _HYPERNET and (hypernet := _hypernet(found[2].split(":"))):
-            hypernets.append(hypernet)
-            return ""
-        if found[1] not in _LORA_WORDS:
-            others.append(found[0])
+        if found[1] not in LORA_WORDS:
+            tags.append(NetworkTag(found[1], tuple(found[2].split(":"))))
             return ""
         tag = _lora(found[2].split(":"))
         if tag is None:
@@ -78,7 +90,7 @@ def extract(prompt: str) -> Extracted:
 
     end = prompt.rfind(">") + 1  # behind it no tag ends, and each "<a:" would be followed to the end of the text
     text = _TAG.sub(take, prompt[:end]) + prompt[end:]
-    return Extracted(text, tuple(loras), tuple(hypernets), tuple(others))
+    return Extracted(text, tuple(loras), tuple(tags))
 
 
 def _lora(items: list[str]) -> LoraTag | None:
@@ -102,15 +114,6 @@ def _lora(items: list[str]) -> LoraTag | None:
     understood = {"te", "unet", "dyn", *(("lbw", "w") if blocks is not None else ())}
     unused = tuple(f"{word}={value}" for word, value in named.items() if word not in understood)
     return LoraTag(name, text_weight, unet_weight, kept, blocks, unused)
-
-
-def _hypernet(items: list[str]) -> HypernetTag | None:
-    """The tag with these arguments, None when they mean none."""
-    name, *places = [item for item in items if item.count("=") != 1] or [""]
-    try:
-        return HypernetTag(name, _weight(places[0] if places else None, 1.0)) if name else None
-    except ValueError:
-        return None
 
 
 def _weight(text: str | None, default: float) -> float:

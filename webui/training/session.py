@@ -21,7 +21,7 @@ from torch import Tensor
 from webui import families
 from webui.checkpoints.formats import WeightsFile
 from webui.checkpoints.hashes import file_sha256
-from webui.checkpoints.library import FOLDERS, Library
+from webui.checkpoints.library import Library
 from webui.device import Compute
 from webui.errors import JobCancelled, unknown_name
 from webui.families import ModelFamily, find_family
@@ -82,7 +82,7 @@ def _taught(request: TrainingRequest, place: Place, wishes: Wishes) -> Iterator[
     compute = _compute(request, place.compute)
     files = {name: file_sha256(path) for name, path in option_files(request).items()}
     identity = state.identity(request, digest, base_sha256, files, compute)
-    target = place.library.root / FOLDERS[kind.folder][0]
+    target = place.library.root / place.library.folders[kind.folder][0]
     made = TrainingRecipe(request, digest, len(checked.items), entry.name, base_sha256, request.steps)
     require_free(target / f"{request.name}.safetensors", made)
     yield Phase("loading the model")

@@ -109,7 +109,7 @@ def checkpoints(engine: Engine) -> list[dict[str, Any]]:
 
 def files_of(engine: Engine, kind: str) -> Sequence[ModelEntry]:
     """The files of a kind, none where the library does not know it."""
-    return engine.library.entries(kind) if kind in FOLDERS else ()
+    return engine.library.entries(kind) if kind in engine.library.folders else ()
 
 
 def vaes(engine: Engine) -> list[dict[str, str]]:
