@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_page_browser import drop_file, fill, generate, newest, open_tab, pixels, wait_value
+from test_page_browser import ask, drop_file, fill, generate, newest, open_tab, pixels, wait_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ PANEL = "#txt2img_module_regional"
 RED, CYAN, LIME, NONE = (237, 90, 90), (90, 237, 237), (164, 237, 90), (0, 0, 0)
 """The first three paints as the page shows them, and no paint."""
 PROMPT = "a red apple on a white background BREAK a blue car on a white background"
-SETTINGS = "Steps: 10, Sampler: Euler, CFG scale: 3, Seed: 1, Size: 128x128"
+SETTINGS = "Steps: 4, Sampler: Euler, CFG scale: 3, Seed: 1, Size: 128x128"
 
 
 def opened(page: Page, prompt: str, regions: int) -> None:
@@ -80,6 +80,23 @@ def come_back(page: Page, panel: str = PANEL) -> None:
 
 def red_over_blue(half: np.ndarray[Any, Any]) -> float:
     return float((half[..., 0] - half[..., 2]).mean())
+
+
+def test_without_its_regions_no_picture_is_made(page: Page, server: Server) -> None:
+    from playwright.sync_api import expect
+
+    opened(page, "sky BREAK a car", 2)
+    page.click(f"{PANEL} .mod-enable")
+    page.click(f"{PANEL} [data-do=plan]")
+    page.route("**/api/v1/inputs", lambda route: route.fulfill(json={"error": "The disk is full."}))
+    before = ask(server, "jobs?limit=1")
+    page.click("#txt2img_generate")
+    expect(page.locator(f"{PANEL} .mod-error")).to_have_text("The disk is full.")
+    page.unroute("**/api/v1/inputs")
+    fill(page, "steps", 1)
+    generate(page)
+    made, *others = ask(server, "jobs?limit=2")
+    assert made["request"]["modules"][0]["options"]["mask"] and others == before, "one job, of the second time"
 
 
 def test_the_grid_is_seen_while_it_is_typed(page: Page) -> None:

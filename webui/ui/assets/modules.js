@@ -118,7 +118,7 @@ const FITS = { "Just resize": "fill", "Crop and resize": "cover", "Resize and fi
 /** The size of the picture to be made, as near as a request may have it, and the start image that it is made of. */
 function frame() {
   const side = (name) => Number(document.querySelector(`#${tab}_${name} input[type=number]`)?.value);
-  const start = [...document.querySelectorAll(`:is(#${tab}_image, #${tab}maskimg) .has-picture .canvas-image`)].find((one) => one.naturalWidth && one.checkVisibility());
+  const start = [...document.querySelectorAll(`#mode_${tab} .has-picture .canvas-image`)].find((one) => one.naturalWidth && one.checkVisibility());
   const scale = document.getElementById(`${tab}_scale`), by = scale?.checkVisibility() && start;
   const [width, height] = by ? [start.naturalWidth, start.naturalHeight].map((one) => one * Number(scale.querySelector("[type=number]").value)) : [side("width"), side("height")];
   const allowed = (one) => Math.max(64, Math.min(4096, Math.round((one || 512) / 8) * 8));

@@ -26,7 +26,7 @@
     async store(blob) {
       const answer = await fetch("api/v1/inputs", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "application/octet-stream" } });
       const data = await answer.json().catch(() => ({}));
-      if (answer.ok) return data.id;
+      if (answer.ok && data.id) return data.id;
       const reason = data.error || data.detail || data.message;
       throw new Error(typeof reason === "string" ? reason : reason?.message || `The picture was refused (HTTP ${answer.status}).`);
     },

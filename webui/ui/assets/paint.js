@@ -16,6 +16,7 @@ let width = 512, height = 512;   // of the picture that will be made
 let stored = "";        // SHA-256 of the picture while it is as it was stored
 let undone = [], done = [];      // packed rasters
 let asked = "", asking = false, loading = 0;
+let opening = Promise.resolve();  // the picture that is under way into the store
 let hand = null;        // {x, y} where the pointer began, or the keyboard's brush is down
 let point = { x: 0.5, y: 0.5 };  // of the keyboard, from 0 to 1
 
@@ -462,14 +463,14 @@ async function opened(picked) {
   }
 }
 file.addEventListener("change", () => {
-  if (file.files[0]) opened(file.files[0]);
+  if (file.files[0]) opening = opened(file.files[0]);
   file.value = "";  // so that the same file can be chosen again
 });
 sheet.addEventListener("dragover", (event) => event.preventDefault());
 sheet.addEventListener("drop", async (event) => {
   event.preventDefault();
   const dropped = await window.webui.droppedFile(event);
-  if (dropped) opened(dropped);
+  if (dropped) opening = opened(dropped);
 });
 
 async function written() {
@@ -486,18 +487,23 @@ async function written() {
   return new Promise((resolve) => made.toBlob(resolve, "image/png"));
 }
 
-// Called by Generate.
+// Called by Generate, which goes no further when this fails: without its regions it would make another picture.
 window.webui.canvases[id] = async () => {
   if (hand) lift(null);
-  if (stored || !isPainted()) return;
-  const before = pixels.slice();
-  try {
-    const digest = await window.webui.store(await written());
-    if (before.every((one, at) => one === pixels[at])) stored = digest;
-    keep();
-  } catch (error) {
-    fail(error.message);
+  await opening;
+  while (!stored && isPainted()) {
+    const before = pixels.slice();
+    let digest;
+    try {
+      digest = await window.webui.store(await written());
+    } catch (error) {
+      fail(error.message);
+      element.scrollIntoView({ block: "nearest" });
+      throw error;
+    }
+    if (before.every((one, at) => one === pixels[at])) stored = digest;  // else it was painted on meanwhile
   }
+  keep();
 };
 
 part("help").id = `${id}_help`;
