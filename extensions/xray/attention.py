@@ -33,7 +33,8 @@ def shares(attending: Attending, row: int) -> Tensor:
     softmax(Q K^T / sqrt(d) + bias), Vaswani et al. 2017 (arXiv:1706.03762), equation 1.
     """
     heads = attending.heads
-    query, key = (tokens[row].float().unflatten(-1, (heads, -1)) for tokens in (attending.query, attending.key))
+    both = (tokens[row].float() for tokens in (attending.query, attending.key))
+    query, key = (tokens.reshape(len(tokens), heads, -1) for tokens in both)
     bias = attending.bias
     total = query.new_zeros(len(query), len(key))
     for head in range(heads):
@@ -42,17 +43,20 @@ def shares(attending: Attending, row: int) -> Tensor:
             one = bias[row if bias.shape[0] > 1 else 0]
             logits = logits + one[head if one.shape[0] > 1 else 0].float()
         total += torch.softmax(logits, dim=-1)
-    return total / heads
+    mean: Tensor = total / heads
+    return mean
 
 
 def at_size(shares: Tensor, size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
     """Shares (N, T) at a site of ``size`` (h, w) as maps (T, *wanted); shares at a place still sum to 1."""
-    maps = shares.T.unflatten(-1, size)[None]
+    maps = shares.T.reshape(1, -1, *size)
     if size == wanted:
         return maps[0]
     if size[0] >= wanted[0] and size[1] >= wanted[1]:
-        return F.interpolate(maps, wanted, mode="area")[0]
-    return F.interpolate(maps, wanted, mode="bilinear", align_corners=False)[0]
+        resized: Tensor = F.interpolate(maps, wanted, mode="area")
+    else:
+        resized = F.interpolate(maps, wanted, mode="bilinear", align_corners=False)
+    return resized[0]
 
 
 @dataclass
