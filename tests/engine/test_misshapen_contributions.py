@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import tiny_request
+from tiny_model import tiny_request, tiny_settings
 
 from webui.conditioning import Contribution
 from webui.engine.executor import Control, Order, Report
@@ -63,3 +64,40 @@ def test_it_is_named(runner: Runner, contribution: object, said: str) -> None:
 def test_what_can_be_used_is_used(runner: Runner) -> None:
     used = Contribution(lambda call: Openings(merged_tokens=0.5), guide=lambda guiding: guiding.guided * 0.5)
     assert ending(runner, used).kind == "done"
+
+
+SHAPELESS = """
+from dataclasses import dataclass
+from webui.conditioning import Contribution
+from webui.hooks import hookimpl
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    pass
+
+class Wide:
+    name, options = "Wide", Options
+
+    def prepare(self, options, model, request, pictures):
+        import torch
+        from webui.networks.unet import Openings
+        return Contribution(Openings(extra_context=torch.zeros(1, 2, 7)))
+
+@hookimpl
+def register_conditioning_modules():
+    return [Wide()]
+"""
+
+
+def test_what_fits_nowhere_names_the_extensions_that_took_part(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    settings = tiny_settings(tmp_path, tiny_checkpoint)
+    settings.extensions_dir.mkdir()
+    (settings.extensions_dir / "broad.py").write_text(SHAPELESS, "utf-8")
+    runner = Runner.start(settings)
+    reports: list[Report] = []
+    for modules in ((ModuleUse(name="Wide"),), ()):
+        request = tiny_request(modules=modules)
+        runner.run(Order(job="1", kind="generate", request=request.to_dict()), reports.append, Control())
+    failed = next(report for report in reports if report.kind == "failed")
+    assert failed.data["error"].endswith("It was made with this extension: broad; try without.")
+    assert reports[-1].kind == "done"

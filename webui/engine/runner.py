@@ -145,10 +145,20 @@ class Runner:
             is_memory = isinstance(error, MemoryError) or (
                 isinstance(error, RuntimeError) and "memory" in str(error).lower()
             )
-            sentence = _too_large(order) if is_memory else DEFECT
+            sentence = _too_large(order) if is_memory else self._defect(order)
             ending = Report("failed", {"error": sentence, "status": 507 if is_memory else 500})
         self._tell_extensions(tell)
         tell(ending)
+
+    def _defect(self, order: Order) -> str:
+        """That something went wrong, and which extensions took part: what one of them gave may fit nowhere."""
+        try:
+            request = GenerationRequest.from_dict(order.request)
+        except RequestError:
+            return DEFECT  # no job of pictures
+        names = [one.name for one in self.plugins.taking_part(request, (), self.settings.attention)]
+        one = "this extension" if len(names) == 1 else "these extensions"
+        return f"{DEFECT} It was made with {one}: {', '.join(names)}; try without." if names else DEFECT
 
     def _tell_extensions(self, tell: Tell) -> None:
         """Tell what is new about the extensions: while the job runs, because one of them may end this process."""
