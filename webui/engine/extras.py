@@ -21,7 +21,7 @@ from webui.engine.outputs import OutputFolder
 from webui.errors import JobCancelled, MetadataError, NotFoundError, RequestError, WebUIError
 from webui.extras import ExtrasRequest, Tools
 from webui.faces import KIND as FACE
-from webui.faces import FaceRestorer, FaceWork
+from webui.faces import FaceRestorer, FaceWork, files_of
 from webui.images.pixels import read_pixels
 from webui.metadata.files import encode_picture, pixel_digest, read_picture_texts
 from webui.metadata.infotext import quote
@@ -237,8 +237,8 @@ def _files(
     names = (request.upscale.upscaler, request.upscale.second)
     found = [uses_file(find_upscaler(name, upscalers), library.entries(UPSCALER)) for name in names]
     for restorer in restorers:
-        if restorer.name in _restorers_used(request) and restorer.find_file is not None:
-            found.append(restorer.find_file(library.entries(FACE)))
+        if restorer.name in _restorers_used(request):
+            found += files_of(restorer, library.entries(FACE))
     return list(dict.fromkeys(entry for entry in found if entry is not None))
 
 

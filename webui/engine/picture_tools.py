@@ -9,7 +9,7 @@ from pathlib import Path
 from webui.checkpoints.library import Library, ModelEntry
 from webui.engine.job_files import Recorded
 from webui.faces import KIND as FACE
-from webui.faces import FaceWork, find_restorer, restored
+from webui.faces import FaceWork, files_of, find_restorer, restored
 from webui.networks.restoration import PictureNetworks
 from webui.plugins.manager import Plugins
 from webui.request import FaceRestoration
@@ -46,7 +46,8 @@ class PictureTools:
         """The step that mends a decoded picture's faces.  Raises RequestError, NotFoundError without its file."""
         restorer = find_restorer(wanted.model, self.plugins.face_restorers.values())
         entries = self._entries(FACE)
-        self._note(FACE, restorer.find_file(entries) if restorer.find_file else None)
+        for entry in files_of(restorer, entries):
+            self._note(FACE, entry)
         work = FaceWork(entries=entries, folder=self.models_dir, networks=self.networks, weight=wanted.weight)
         return lambda pixels: restored(pixels, restorer, work, wanted.visibility)
 

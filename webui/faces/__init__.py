@@ -44,12 +44,20 @@ class FaceRestorer:
     """A restorer: a picture (H, W, 3) uint8 -> the same with its faces mended.
 
     ``find_file`` names the model file among those of kind "face", None when it is not there; a restorer without files
-    leaves it out.
+    leaves it out.  ``find_detector`` does the same for the file that finds the faces.  Both are in a picture's recipe.
     """
 
     name: str
     restore: Callable[[Pixels, FaceWork], Pixels]
     find_file: Callable[[Sequence[ModelEntry]], ModelEntry | None] | None = None
+    find_detector: Callable[[Sequence[ModelEntry]], ModelEntry | None] | None = None
+
+
+def files_of(restorer: FaceRestorer, entries: Sequence[ModelEntry]) -> list[ModelEntry]:
+    """Those of the files of kind "face" that a restorer works with, as far as they are there."""
+    finding = (restorer.find_file, getattr(restorer, "find_detector", None))  # an extension's own class may lack it
+    found = (find(entries) for find in finding if find is not None)
+    return [entry for entry in found if entry is not None]
 
 
 def find_restorer(name: str, restorers: Iterable[FaceRestorer]) -> FaceRestorer:

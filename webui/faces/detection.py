@@ -44,8 +44,13 @@ def find_faces(pixels: Pixels, work: FaceWork) -> list[Points]:
     return [faces[number] for number in order if apart[number] >= SMALLEST_EYES]
 
 
+def retinaface_file(entries: Sequence[ModelEntry]) -> ModelEntry | None:
+    """RetinaFace's file, which goes before the other detectors; None when it is not there."""
+    return file_named(entries, "detection_resnet50")
+
+
 def _detect(pixels: Pixels, work: FaceWork) -> list[Points]:
-    retinaface = file_named(work.entries, "detection_resnet50")
+    retinaface = retinaface_file(work.entries)
     if retinaface is not None:
         return _by_retinaface(pixels, retinaface, work)
     yunet = _yunet_file(work.folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from webui.errors import CheckpointError
 from webui.faces import FaceRestorer, FaceWork, file_named, missing
 from webui.faces.alignment import mend
-from webui.faces.detection import find_faces
+from webui.faces.detection import find_faces, retinaface_file
 from webui.hooks import hookimpl
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ def restore(pixels: Pixels, work: FaceWork, *, name: str) -> Pixels:
 def register_face_restorers() -> Sequence[FaceRestorer]:
     """The three, whether their files are there or not: without it a sentence says which one to get."""
     return [
-        FaceRestorer(name=name, restore=partial(restore, name=name), find_file=partial(find_file, name=name))
+        FaceRestorer(
+            name=name,
+            restore=partial(restore, name=name),
+            find_file=partial(find_file, name=name),
+            find_detector=retinaface_file,
+        )
         for name in FILES
     ]
