@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from network_toy import STYLE, write_style
 from plugin_app import App, Done
 from tiny_model import tiny_request
 
+from webui.api.app import build_app
 from webui.errors import RequestError
 from webui.metadata.verdict import Outcome
 from webui.plugins.own_networks import registered_kinds
@@ -141,6 +143,19 @@ def test_files_are_listed_and_have_cards(own: App) -> None:
     write_style(style(own, "chalk.safetensors"))
     own.engine.refresh()
     assert [entry.name for entry in own.engine.library.entries("style")] == ["chalk", "drawn/ink"]
+
+
+def test_what_a_page_and_the_api_tell_of_a_kind(own: App) -> None:
+    hypernet, style_kind = own.engine.network_kinds()
+    assert (hypernet.strength, style_kind.strength) == ("1", "1")
+    client = TestClient(build_app(own.engine))
+    told = client.get("/api/v1/network-kinds").json()
+    cards = client.get("/api/v1/cards", params={"kind": "style"}).json()["cards"]
+    assert [kind["name"] for kind in told] == ["hypernet", "style"]
+    assert told[1]["usage"] == "<style:name:strength:mode:tokens:turned>" and told[1]["folders"] == ["styles"]
+    assert (told[1]["title"], told[1]["aliases"], told[1]["names"]) == ("style file", ["look"], None)
+    assert told[1]["schema"]["properties"]["strength"]["maximum"] == 2
+    assert [(card["kind"], card["insert"], card["folder"]) for card in cards] == [("style", "ink", "drawn")]
 
 
 def other(name: str, more: str = "", flag: str = "") -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from header_files import header_file
+from network_toy import STYLE, write_style
 from PIL import Image
 
 from tests.ui.conftest import MODELS, Server
@@ -47,7 +48,11 @@ def server(
     Image.new("RGB", (64, 96), "red").save(models / "Lora/ink.preview.png")
     (models / "Lora/a damaged one.safetensors").write_bytes(b"x")
     shutil.copytree(MODELS / "embeddings", models / "embeddings")
-    with serving(folder, models) as running:
+    write_style(models / "styles/drawn/wash.safetensors")
+    extensions = folder / "extensions"
+    extensions.mkdir()
+    (extensions / "style.py").write_text(STYLE, "utf-8")
+    with serving(folder, models, "--extensions-dir", str(extensions)) as running:
         yield running
 
 
@@ -117,6 +122,8 @@ def test_thousands_of_cards_are_found_by_scrolling_searching_and_folder(page: Pa
 
 def test_the_keyboard_reaches_every_card(page: Page) -> None:
     page.focus("#txt2img_generation_tab")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector("#txt2img_kind_style_cards .card")
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector("#txt2img_lora_cards .card")
     card(page, "a damaged one").locator(".card-main").focus()
@@ -191,6 +198,22 @@ def test_a_checkpoint_is_chosen_and_a_word_goes_where_the_cursor_was(page: Page,
 
     open_cards(page, "hypernetworks")
     expect(page.locator("#txt2img_hypernetworks_pane .cards-empty")).to_contain_text("models/hypernetworks")
+
+
+def test_a_kind_of_an_extension_has_a_tab_and_its_cards_write_its_tag(page: Page) -> None:
+    page.fill("#txt2img_prompt textarea", "a cat")
+    assert page.locator("#txt2img_extra_tabs [role=tab]").last.inner_text() == "Style file"
+    open_cards(page, "kind_style")
+    main = card(page, "wash", "kind_style").locator(".card-main")
+    main.click()
+    assert prompt(page) == "a cat <style:wash:1>" and main.get_attribute("aria-pressed") == "true"
+    main.click()
+    assert prompt(page) == "a cat" and main.get_attribute("aria-pressed") == "false"
+    page.fill("#txt2img_prompt textarea", "a cat <look:wash:0.5:mode=Hard>, a dog")
+    main.click()
+    assert prompt(page) == "a cat, a dog"
+    card(page, "wash", "kind_style").locator(".edit-button").click()
+    page.get_by_text("Preferred weight, 0 for the usual 1").wait_for()
 
 
 def test_a_finished_picture_becomes_the_preview(page: Page, server: Server) -> None:

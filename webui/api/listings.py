@@ -1,4 +1,4 @@
-"""Routes that list what a request may name: checkpoints, samplers, schedules, upscalers, face restorers."""
+"""Routes that list what a request may name: checkpoints, samplers, schedules, upscalers, face restorers, networks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from webui.engine.engine import Engine
+from webui.option_boxes import schema
 
 
 def build_router(engine: Engine) -> APIRouter:
@@ -40,6 +41,26 @@ def build_router(engine: Engine) -> APIRouter:
         return [
             {"name": sampler.name, "aliases": list(sampler.aliases), "default_schedule": sampler.default_schedule}
             for sampler in engine.samplers()
+        ]
+
+    @router.get("/api/v1/network-kinds")
+    def network_kinds() -> list[dict[str, Any]]:
+        """The kinds of networks that tags of a prompt name, beside LoRAs, with the schema of their arguments.
+
+        ``/api/v1/cards?kind=NAME`` lists the files of one that has ``folders``; ``names`` are all names of one that has
+        a closed list, else null.
+        """
+        return [
+            {
+                "name": kind.name,
+                "title": kind.title,
+                "aliases": list(kind.aliases),
+                "usage": kind.usage,
+                "folders": list(kind.folders),
+                "names": None if kind.names is None else list(kind.names),
+                "schema": schema(kind.options),
+            }
+            for kind in engine.network_kinds()
         ]
 
     @router.get("/api/v1/schedules")

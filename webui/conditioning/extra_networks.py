@@ -128,6 +128,13 @@ class NetworkKind:
         """Its tag with the names of all arguments."""
         return f"<{':'.join((self.name, 'name', *(box.name for box in all_boxes(self.options))))}>"
 
+    @property
+    def strength(self) -> str:
+        """The usual value of the first argument, where that is a number: what a card writes behind the name."""
+        first = next(iter(all_boxes(self.options)), None)
+        is_number = first is not None and type(first.default) in (int, float)
+        return f"{first.default:g}" if first is not None and is_number else ""
+
     def meant(self, tag: NetworkTag, ask: Ask) -> tuple[str, Any] | None:
         """The name and the options record of a tag, None when it means nothing.  Raises RequestError."""
         if hasattr(self.part, "read"):

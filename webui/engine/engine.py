@@ -19,6 +19,7 @@ from typing import Any
 from webui.checkpoints.hashes import HashCache
 from webui.checkpoints.library import Library, ModelEntry
 from webui.conditioning import ConditioningModule, Palette
+from webui.conditioning.extra_networks import NetworkKind
 from webui.conditioning.modules import in_order
 from webui.diffusion.schedules import Schedule
 from webui.engine import extras
@@ -396,6 +397,10 @@ class Engine:
     def schedules(self) -> list[Schedule]:
         """Every schedule, in the order of registration."""
         return list(self.plugins.schedules.values())
+
+    def network_kinds(self) -> list[NetworkKind]:
+        """Every kind of networks that a prompt's tags name, beside LoRAs."""
+        return list(self.plugins.extra_network_kinds.kinds.values())
 
     def modules(self) -> list[ConditioningModule]:
         """Every conditioning module, in the order of the page."""

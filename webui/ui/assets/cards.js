@@ -4,10 +4,12 @@ const root = element.querySelector(".cards");
 const tab = root.dataset.tab;
 const KINDS = {
   embedding: { page: "textual_inversion", word: "embedding" },
-  hypernet: { page: "hypernetworks", word: "hypernetwork", tag: "hypernet" },
+  hypernet: { page: "hypernetworks", word: "hypernetwork", tags: ["hypernet"], strength: "1" },
   checkpoint: { page: "checkpoints", word: "checkpoint" },
-  lora: { page: "lora", word: "LoRA", tag: "lora" },
+  lora: { page: "lora", word: "LoRA", tags: ["lora"], strength: "1" },
 };
+const MORE = JSON.parse(decodeURIComponent(root.dataset.more));  // kinds of extensions
+for (const [kind, word, tags, strength] of MORE) KINDS[kind] = { page: `kind_${kind}`, word, tags, strength };
 const PAGE = 120;          // cards asked for at a time
 const GAP = 12;
 const KEPT = "webui.cards";
@@ -44,6 +46,10 @@ const button = (words, properties, act) => {
 };
 
 // --- the inner tabs ---
+for (const [kind, title] of MORE) {
+  const words = title[0].toUpperCase() + title.slice(1);
+  root.querySelector("[role=tablist]").append(make("button", { type: "button", role: "tab", id: `${tab}_kind_${kind}_tab`, "data-kind": kind, "aria-selected": false, tabIndex: -1 }, words));
+}
 const tabs = [...root.querySelectorAll("[role=tab]")];
 function open(kind) {
   current = kind;
@@ -89,7 +95,7 @@ function write(name, text) {
 }
 const joined = (text, words) => (text && !/\s$/.test(text) ? `${text} ${words}` : text + words);
 const without = (text, words) => (words ? text.replace(new RegExp(`\\s*${escaped(words)}`), "") : text);
-const tagPattern = (card) => new RegExp(`\\s*<${KINDS[card.kind].tag}:${escaped(card.insert)}(?::[^<>]*)?>`, "g");
+const tagPattern = (card) => new RegExp(`\\s*<(?:${KINDS[card.kind].tags.join("|")}):${escaped(card.insert)}(?::[^<>]*)?>`, "g");
 const wordPattern = (card) => new RegExp(`(^|[\\s,(\\[])${escaped(card.insert)}(?=$|[\\s,:)\\]])`);
 
 function isUsed(card) {
@@ -98,7 +104,7 @@ function isUsed(card) {
     return shown.replace(/ \[[0-9a-f]+\]$/, "") === (card.folder ? `${card.folder}/` : "") + card.file;
   }
   const prompt = textarea("prompt")?.value || "";
-  if (KINDS[card.kind].tag) return tagPattern(card).test(prompt);
+  if (KINDS[card.kind].tags) return tagPattern(card).test(prompt);
   return wordPattern(card).test(prompt) || wordPattern(card).test(textarea("neg_prompt")?.value || "");
 }
 
@@ -106,7 +112,7 @@ function use(card) {
   if (card.kind === "checkpoint") {
     trigger("chosen", { name: card.insert });
     setTimeout(() => panes.checkpoint?.mark(), 600);
-  } else if (KINDS[card.kind].tag) useTag(card);
+  } else if (KINDS[card.kind].tags) useTag(card);
   else useWord(card);
   panes[card.kind].mark();
 }
@@ -119,7 +125,8 @@ function useTag(card) {
     write("neg_prompt", without(negative, card.negative_text).trimStart());
     return;
   }
-  const tag = `<${KINDS[card.kind].tag}:${card.insert}:${card.preferred_weight || 1}>`;
+  const { tags, strength } = KINDS[card.kind];
+  const tag = `<${[tags[0], card.insert, ...(strength ? [card.preferred_weight || strength] : [])].join(":")}>`;
   write("prompt", joined(prompt, card.activation_text ? `${tag} ${card.activation_text}` : tag));
   if (card.negative_text) write("neg_prompt", joined(negative, card.negative_text));
 }
@@ -433,7 +440,7 @@ async function edit(card) {
     if (!versions.includes(notes.sd_version)) versions.push(notes.sd_version);
     controls.push(labelled("sd_version", "Made for", make("select", { name: "sd_version" }, ...versions.map((one) => make("option", { value: one, selected: one === notes.sd_version }, one || `as the file says${facts.base ? ` (${facts.base})` : ""}`)))));
   }
-  if (card.kind === "lora" || card.kind === "embedding" || card.kind === "hypernet") {
+  if (KINDS[card.kind].tags || card.kind === "embedding") {
     controls.push(long("activation_text", "Activation text: written into the prompt with it", 2));
     const words = [...new Set([facts.trigger, ...facts.tags.map(([tag]) => tag)].filter(Boolean))].slice(0, 24);
     if (words.length) {
@@ -444,15 +451,16 @@ async function edit(card) {
       controls.push(make("div", { className: "cards-field" }, make("span", {}, "Words of its captions"), chips));
     }
   }
-  if (KINDS[card.kind].tag) {
+  const { tags, strength } = KINDS[card.kind];
+  if (strength) {
     const number = make("input", { type: "number", min: -2, max: 2, step: 0.01, value: notes.preferred_weight, "aria-label": "Preferred weight as a number" });
     const slider = make("input", { type: "range", min: 0, max: 2, step: 0.01, value: notes.preferred_weight, name: "preferred_weight" });
     slider.addEventListener("input", () => { number.value = slider.value; });
     number.addEventListener("input", () => { slider.value = number.value; });
     fields.preferred_weight = number;
-    controls.push(make("div", { className: "cards-field" }, make("span", {}, "Preferred weight, 0 for the usual 1"), make("span", { className: "cards-weight" }, slider, number)));
-    controls.push(long("negative_text", "Negative prompt: written there with it", 2));
+    controls.push(make("div", { className: "cards-field" }, make("span", {}, `Preferred weight, 0 for the usual ${strength}`), make("span", { className: "cards-weight" }, slider, number)));
   }
+  if (tags) controls.push(long("negative_text", "Negative prompt: written there with it", 2));
   if (card.kind === "checkpoint") {
     const vaes = await api(`?${new URLSearchParams({ kind: "vae", limit: 500 })}`).catch(() => ({ cards: [] }));
     const list = make("datalist", { id: `${tab}_cards_vaes` }, ...["Automatic", "None", ...vaes.cards.map((one) => one.file)].map((name) => make("option", { value: name })));
