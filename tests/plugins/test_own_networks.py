@@ -15,12 +15,15 @@ from plugin_app import App, Done
 from tiny_model import tiny_request
 
 from webui.api.app import build_app
-from webui.errors import RequestError
+from webui.errors import RequestError, WebUIError
 from webui.metadata.verdict import Outcome
 from webui.plugins.own_networks import registered_kinds
 from webui.request import SecondPass
 from webui.result import Pixels
 
+TENSORS = 'pictures.formats.open(use.path).load("", model.compute.dtype, model.compute.device)'
+PLAIN = STYLE.replace('("styles",)', "()").replace(TENSORS, "{'tokens': torch.full((8, 32), len(use.name) / 4)}")
+"""The toy extension without files."""
 MISSING = "The extension style 1.5 took part and is not installed here."
 
 
@@ -121,6 +124,23 @@ def test_what_does_not_fit_is_refused_when_the_request_is_made(own: App) -> None
         with pytest.raises(RequestError):
             engine.submit(tiny_request(second_pass=SecondPass(upscaler="Latent", prompt=prompt)))
     engine.submit(tiny_request(prompt="<style:ink:2><other:x:y>"))
+
+
+def test_every_api_refuses_it_with_the_same_sentence(own: App) -> None:
+    client = TestClient(build_app(own.engine), raise_server_exceptions=False)
+    for path in ("/api/v1/jobs", "/sdapi/v1/txt2img"):
+        answer = client.post(path, json={"prompt": "a cat <style:ink:3>"})
+        assert answer.status_code >= 400
+        assert "<style:ink:3>: Strength is 3.0; it must be a number from 0 to 2." in answer.text
+
+
+def test_an_extension_that_is_missing_is_told_where_its_tag_named_no_file(app: App) -> None:
+    app.install("style.py", PLAIN)
+    done = app.make(prompt="a red apple<style:warm:0.5>")
+    assert app.reproduce(done.file).outcome is Outcome.BIT_EXACT and len(done.recipe.models) == 1
+    (app.settings.extensions_dir / "style.py").unlink()
+    verdict = app.started_anew().reproduce(done.file)
+    assert verdict.outcome is not Outcome.BIT_EXACT and MISSING in verdict.reasons
 
 
 def test_choices_are_made_before_arguments_are_read(own: App) -> None:
@@ -254,6 +274,22 @@ def test_a_kind_that_reads_its_tags_itself_and_wrongly(own: App, body: str, sent
     own.install("style.py", READS.replace("BODY", body))
     said = error(own.make(prompt="a red apple<style:ink>"))
     assert sentence in said and "style" in said and own.make().ending.kind == "done"
+
+
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        ("ValueError('too soft')", "The options of <style:ink:0.5> do not fit: too soft."),
+        ("KeyError('oops')", "extension style: options of style failed: KeyError: 'oops' (style.py, line"),
+    ],
+)
+def test_a_record_with_checks_of_its_own(own: App, raised: str, sentence: str) -> None:
+    check = f"    def __post_init__(self):\n        if self.strength < 1:\n            raise {raised}\n\nclass Styles:"
+    own.install("style.py", STYLE.replace("class Styles:", check))
+    with pytest.raises(WebUIError) as refused:
+        own.engine.submit(tiny_request(prompt="<style:ink:0.5>"))
+    assert sentence in str(refused.value)
+    own.engine.submit(tiny_request(prompt="<style:ink:1>"))
 
 
 def test_a_kind_that_reads_its_tags_itself(own: App) -> None:

@@ -146,7 +146,9 @@ class NetworkKind:
         name, options = told
         if self.names is not None and name not in self.names:
             raise unknown_name(self.title, name, self.names)
-        return name, checked(self.options, options, _said(tag))
+        record = partial(checked, self.options, options, _said(tag))
+        has_own_checks = hasattr(self.options, "__post_init__")
+        return name, ask(self.name, f"options of {self.name}", record) if has_own_checks else record()
 
 
 @dataclass(frozen=True, kw_only=True)
