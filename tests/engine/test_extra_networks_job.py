@@ -127,6 +127,14 @@ def test_a_lora_changes_the_picture_and_leaves_the_model(runner: Runner, ink: Pa
     assert pixels(make(runner, "a red square")) == plain
 
 
+def test_a_lora_in_a_comment_or_a_choice_is_looked_for_when_it_is_meant(runner: Runner, ink: Path) -> None:
+    strong = pixels(make(runner, "a red square<lora:ink:1>"))
+    assert pixels(make(runner, "a red square<lora:ink:1># <lora:gone:1>")) == strong
+    assert pixels(make(runner, "a red square<lora:{ink|drawn/ink}:1>")) == strong
+    with pytest.raises(RequestError, match='There is no LoRA named "gone"'):
+        make(runner, "a red square<lora:{gone|gone}:1>")
+
+
 def test_weights_by_block_change_the_picture(runner: Runner, ink: Path) -> None:
     plain, whole = pixels(make(runner, "a square")), pixels(make(runner, "a square<lora:ink:1>"))
     ones = ",".join(["1"] * 26)

@@ -41,9 +41,10 @@ def resolve(request: GenerationRequest, plugins: Plugins, library: Library) -> G
     """The request with nothing random or "default" left.  Raises RequestError for names that are not known here."""
     sampler, schedule = _sampler(request.sampling.sampler, request.sampling.schedule, plugins)
     for prompt in (request.prompt, request.second_pass.prompt if request.second_pass else ""):
-        extracted = extract(prompt)
+        extracted = extract(without_comments(prompt))
         for tag in extracted.loras:
-            library.find(tag.name, "lora")
+            if request.template is not None or not is_dynamic(tag.name):
+                library.find(tag.name, "lora")
         _check_networks(extracted.tags, request, plugins, library)
     checkpoint = library.find(request.checkpoint)
     vae = library.vae_for(checkpoint, request.vae)
