@@ -52,7 +52,7 @@ class Unit:
     ``advanced_weighting`` replaces ``weight`` layer by layer, in the order of the network's layers.
     """
 
-    image: str = option("", "Control picture", kind=Kind.PICTURE, hint="Empty: the start image of img2img.")
+    image: str = option("", "Control picture", kind=Kind.PICTURE, hint="Empty, in img2img: the start image.")
     mask: str = option("", "Mask", kind=Kind.MASK, of="image", hint="For inpainting: what is to be painted anew.")
     module: str = option(NO_MODULE, "Preprocessor", kind=Kind.PREPROCESSOR, of="image")
     model: str = option("", "Model", kind=Kind.MODEL, of="controlnet", beside=True)

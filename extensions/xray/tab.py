@@ -75,6 +75,7 @@ class XRayTab:
     def _build_choice(self) -> None:
         self.recent = gr.Gallery(
             label="Newest pictures",
+            show_label=False,
             elem_id="xray_recent",
             columns=4,
             height="auto",
@@ -118,7 +119,7 @@ class XRayTab:
         self._on(self.recent.select, self._pick, self.ids, [*picked, *looked])
         self._on(self.picture.upload, self._drop, self.picture, [self.chosen, *looked])
         self._on(self.picture.clear, lambda: "", None, [self.chosen])
-        self._on(self.live.finished, self._finished, None, [*looked, self.recent, self.ids])
+        self._on(self.live.finished, self._finished, self.shown, [*looked, self.recent, self.ids])
         self._on(self.pulse.tick, self._tick, None, [*looked, *picked])
         self._on(self.pulse.opened, self._opened, self.shown, [self.recent, self.ids, self.live, *looked])
         self._on(self.as_html.click, self._save_html, self.shown, [self.pulse])
@@ -194,7 +195,10 @@ class XRayTab:
         )
         return [DROPPED, html, "", gr.skip()]
 
-    def _finished(self, event: gr.EventData) -> list[Any]:
+    def _finished(self, shown: str, event: gr.EventData) -> list[Any]:
+        """A job is over: its view, unless another one was begun meanwhile, which is looked at instead."""
+        if shown and shown != str(event.job):
+            return [gr.skip(), gr.skip(), gr.skip(), *self._newest()]
         return [*self._looked(self.engine.job(str(event.job))), *self._newest()]
 
     def _tick(self, event: gr.EventData) -> list[Any]:

@@ -193,6 +193,12 @@ def test_an_automatic1111_picture_is_run_as_far_as_its_text_tells(runner: Runner
     assert 'by its name "tiny" only; its hash [0123456789] is another' in by_name.reasons[0]
 
 
+def test_an_overview_of_several_pictures_is_not_taken_for_one(runner: Runner) -> None:
+    text = "a cat\nSteps: 2, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Script: X/Y/Z plot, X Type: Seed"
+    verdict = again(runner, with_text(np.zeros((90, 140, 3), np.uint8), text))
+    assert verdict.outcome is Outcome.CANNOT_RUN and "overview of several pictures" in verdict.reasons[0]
+
+
 def test_an_automatic1111_img2img_cannot_be_run(runner: Runner) -> None:
     text = A1111.format(hash="0123456789", name="tiny").replace("Size", "Denoising strength: 0.75, Size")
     verdict = again(runner, with_text(np.zeros((64, 64, 3), np.uint8), text))

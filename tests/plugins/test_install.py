@@ -291,6 +291,19 @@ def test_uninstall_and_restore(installer: Installer, tmp_path: Path) -> None:
         installer.restore(trash_id)
 
 
+def test_one_that_was_off_is_off_when_it_is_restored_and_on_when_it_is_installed_anew(
+    installer: Installer, tmp_path: Path
+) -> None:
+    place = write(tmp_path / "sky", files(version="1"))
+    install(installer, place)
+    installer.switch("sky", on=False)
+    installer.restore(installer.uninstall("sky"))
+    assert disabled_names(installer.state_dir) == {"sky"} and loaded(installer) == {}
+    installer.uninstall("sky")
+    install(installer, place)
+    assert disabled_names(installer.state_dir) == frozenset() and loaded(installer) == {"sky": "1"}
+
+
 def test_what_was_installed_anew_is_not_overwritten_by_the_trash(installer: Installer, tmp_path: Path) -> None:
     place = write(tmp_path / "sky", files(version="1"))
     install(installer, place)

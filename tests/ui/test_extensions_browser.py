@@ -103,7 +103,7 @@ def test_the_whole_way_through_the_page(
         confirm(page)
         page.wait_for_selector('.ext-card[data-name="sky"]')
         assert state(page, "sky") == "starts at the next start"
-        assert "started again: sky" in page.locator(".ext-pending").inner_text()
+        assert "then as before): sky" in page.locator(".ext-pending").inner_text()
         assert page.get_by_role("tab", name="Sky", exact=True).count() == 0
 
     commit(place, {**version("2.0", "[permissions]\nsubprocess = true\n"), "new.py": "added = True\n"})

@@ -93,7 +93,7 @@ def test_a_module_from_its_panel_to_the_picture_and_back(page: Page, server: Ser
     job, _ = generated(page, server)
     assert job["request"]["modules"] == [], "what is not enabled does not count"
 
-    page.click(f"{PANEL} .mod-unit[data-unit='0'] .mod-enable")
+    page.check(f"{PANEL} .mod-unit[data-unit='0'] .mod-enable input")
     page.set_input_files(f"{field('image')} .canvas-file", picture)
     page.wait_for_selector(f"{field('image')} .has-picture")
     page.set_input_files(f"{field('image')} .canvas-mask-file", mask)
@@ -107,7 +107,7 @@ def test_a_module_from_its_panel_to_the_picture_and_back(page: Page, server: Ser
     page.click(f"{field('mode')} .mod-choice:has-text('Hard')")
     expect(page.locator(field("softness"))).to_be_hidden()
     page.click(f"{PANEL} .mod-tabs [data-unit='1']")
-    page.click(f"{PANEL} .mod-unit[data-unit='1'] .mod-enable")
+    page.check(f"{PANEL} .mod-unit[data-unit='1'] .mod-enable input")
     expect(page.locator(f"{PANEL} .mod-count")).to_have_text("2 on")
 
     job, texts = generated(page, server)
@@ -152,7 +152,7 @@ def test_a_module_from_its_panel_to_the_picture_and_back(page: Page, server: Ser
 def test_a_value_that_does_not_fit_is_told(page: Page, server: Server) -> None:
     prompt(page, "a cat")
     page.click(f"{PANEL} summary")
-    page.click(f"{PANEL} .mod-enable >> nth=0")
+    page.check(f"{PANEL} .mod-enable input >> nth=0")
     page.fill(f"{field('tokens')} input[type=number]", "99")
     page.click("#txt2img_generate")
     page.wait_for_selector("#txt2img_live .live-error:has-text('Tint: How many tokens (tokens) is 99; it must be')")
@@ -167,7 +167,9 @@ def test_a_control_picture_is_shown_before_it_is_used(page: Page, server: Server
     picture = tmp_path / "control.png"
     picture.write_bytes(picture_bytes(96, 64))
     page.click(f"{PANEL} summary")
+    expect(page.locator(f"{PANEL} .mod-enable input >> nth=0")).not_to_be_checked()
     page.set_input_files(f"{field('image')} .canvas-file", picture)
+    expect(page.locator(f"{PANEL} .mod-enable input >> nth=0")).to_be_checked()
     page.wait_for_selector(f"{field('image')} .has-picture")
     page.select_option(f"{field('preprocessor')} select", label="canny")
     page.click(f"{PANEL} [data-do=preview] >> nth=0")
@@ -182,7 +184,7 @@ def test_img2img_and_send_to_have_the_module_too(page: Page, server: Server) -> 
 
     prompt(page, "a cat")
     page.click(f"{PANEL} summary")
-    page.click(f"{PANEL} .mod-enable >> nth=0")
+    page.check(f"{PANEL} .mod-enable input >> nth=0")
     page.fill(f"{field('words')} input", "fog")
     job, _ = generated(page, server)
     page.click("#txt2img_send_to_img2img")

@@ -416,6 +416,8 @@ def test_a_deleted_picture_keeps_out_of_the_gallery(page: Page, server: Server) 
     page.wait_for_selector("#txt2img_gallery img")
     page.wait_for_selector("#html_info_txt2img .info-settings")
     assert f"Seed: {second['seed']}" in page.locator("#html_info_txt2img .info-settings").inner_text()
+    page.wait_for_selector("#txt2img_live .live-empty", state="hidden")
+    assert page.input_value("#txt2img_scheduler input") == "Automatic", "not what that came to be"
     page.click("#txt2img_reuse_seed")
     wait_value(page, "seed", second["seed"])
 

@@ -86,7 +86,7 @@ def test_without_its_regions_no_picture_is_made(page: Page, server: Server) -> N
     from playwright.sync_api import expect
 
     opened(page, "sky BREAK a car", 2)
-    page.click(f"{PANEL} .mod-enable")
+    page.check(f"{PANEL} .mod-enable input")
     page.click(f"{PANEL} [data-do=plan]")
     page.route("**/api/v1/inputs", lambda route: route.fulfill(json={"error": "The disk is full."}))
     before = ask(server, "jobs?limit=1")
@@ -191,7 +191,7 @@ def test_two_painted_halves_are_made_and_come_back(page: Page, server: Server) -
     page.click("#txt2img_paste")
     wait_value(page, "seed", 1)
     opened(page, PROMPT, 2)
-    page.click(f"{PANEL} .mod-enable")
+    page.check(f"{PANEL} .mod-enable input")
     page.click(f"{PANEL} [data-tool=box]")
     drag(page, (0.5, -0.01), (1.01, 1.01))
     page.click(f"{PANEL} [data-paint='1']")

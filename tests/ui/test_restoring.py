@@ -148,3 +148,20 @@ def test_what_either_pass_looks_at_is_shown(engine: Engine) -> None:
     samplers = [find_sampler(name, engine.samplers()) for name in ("Euler", "Euler a")]
     found = relevant(samplers, engine.schedules())
     assert found["eta"] and found["s_churn"]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "resolved", "chosen"),
+    [
+        ("Euler", "Uniform", "Automatic"),
+        ("Euler", "Karras", "Karras"),
+        ("DPM++ 2M", "Karras", "Automatic"),
+        ("DPM++ 2M", "Uniform", "Uniform"),
+        ("gone", "Uniform", "Uniform"),
+    ],
+)
+def test_a_samplers_own_schedule_comes_back_as_automatic(
+    engine: Engine, sampler: str, resolved: str, chosen: str
+) -> None:
+    request = GenerationRequest(sampling=Sampling(sampler=sampler, schedule=resolved))
+    assert from_request(engine, request, "txt2img").values["schedule"] == chosen

@@ -113,7 +113,7 @@ def test_what_is_painted_in_inpaint_sketch_is_the_mask_too(page: Page, server: S
 def test_a_batch_is_one_job_with_a_start_and_a_mask_for_each(page: Page, server: Server, tmp_path: Path) -> None:
     open_mode(page, "Batch")
     page.click("#img2img_generate")
-    page.wait_for_selector("#img2img_live .live-error:has-text('A batch has from 1 to')")
+    page.wait_for_selector("#img2img_live .live-error:has-text('No pictures are chosen')")
     colours = {"one": RED, "two": GREEN}
     for name, colour in colours.items():
         (tmp_path / "masks").mkdir(exist_ok=True)

@@ -43,6 +43,7 @@ NOT_RECORDED = (
 )
 """What a picture that has AUTOMATIC1111's ``parameters`` and no recipe does not tell."""
 INTERRUPTED = "It was interrupted."
+OVERVIEW = "It is an overview of several pictures; each of those is a file of its own, which can be made again."
 FROM_A_PICTURE = "It was made from another picture (Denoising strength is set), which its text does not hold."
 
 
@@ -65,6 +66,8 @@ class Reproduction:
         if "recipe" in texts:
             return self._by_recipe(Recipe.from_json(texts["recipe"]), expected)
         told = tell(texts)
+        if told is not None and _is_overview(told.infotext.fields, expected):
+            return _cannot_run(OVERVIEW)
         if told is not None:
             return replace(self._by_text(told, expected), not_recorded=NOT_RECORDED)
         raise MetadataError("The picture carries no recipe and no parameters, so it does not tell how it was made.")
@@ -252,6 +255,11 @@ def _verdict_on(
     if as_recorded:
         return replace(verdict, reasons=reasons)
     return replace(verdict, reasons=(*verdict.reasons, *reasons))
+
+
+def _is_overview(fields: Mapping[str, str], pixels: Pixels) -> bool:
+    """Whether a text is that of a script's sheet: it has the script's name, and the size of one of its pictures."""
+    return "Script" in fields and fields.get("Size") != f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
 def _cannot_run(*reasons: str) -> Verdict:

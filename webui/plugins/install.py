@@ -171,6 +171,9 @@ class Installer:
             moves = self._moves_for(plan)
             carry_out(self.folder, moves)
             shelf.sweep(self.folder)
+        if plan.difference is None:  # an earlier one of that name may have been switched off and put away
+            with self._writing():
+                switch(self.state_dir, plan.manifest.name, on=True)
         with contextlib.suppress(NotFoundError):
             self.discard(plan_id)
         return plan
@@ -246,7 +249,7 @@ class Installer:
             shelf.sweep(self.folder)
 
     def uninstall(self, name: str) -> str:
-        """Put an extension into the trash; its id there."""
+        """Put an extension into the trash; its id there.  One that was switched off stays so when it is restored."""
         with changing(self.folder):
             current = self.find(name)
             self._check_own(current)
@@ -255,8 +258,6 @@ class Installer:
             moves = shelf.putting_away(current.name, current.path, place)
             moves.append(Move(f"{HIDDEN}/previous/{current.name}", f"{place}/previous"))
             carry_out(self.folder, moves)
-        with self._writing():
-            switch(self.state_dir, current.name, on=True)
         return trash_id
 
     def restore(self, trash_id: str) -> str:

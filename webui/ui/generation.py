@@ -417,7 +417,7 @@ class GenerationTab:
         request = GenerationRequest.from_dict(job.request)
         found = from_request(self.engine, request, self.name)
         batch = {"seed": gr.skip(), "batch_count": request.batch_count, "batch_size": request.batch_size}
-        return [gr.skip(), *shown[1:], *self._restored(replace(found, values={**found.values, **batch}, homeless=()))]
+        return [*shown, *self._restored(replace(found, values={**found.values, **batch}, homeless=()))]
 
     def _paste(self, prompt: str | None) -> list[Any]:
         if (prompt or "").strip():

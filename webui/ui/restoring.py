@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webui.conditioning.modules import label_of
+from webui.diffusion.schedules import AUTOMATIC, resolve_schedule
 from webui.engine.extras import is_extras
 from webui.engine.module_options import resolved_option
 from webui.errors import WebUIError
@@ -143,6 +144,9 @@ def _as_chosen(engine: Engine, request: GenerationRequest) -> dict[str, Any]:
     sampler = next((one for one in engine.samplers() if one.name == sampling.sampler), None)
     if sampler is not None and sampling.eta == (sampler.default_eta or 0.0):
         values["eta"] = ""
+    with suppress(WebUIError):  # the schedule that belongs to the sampler may be gone
+        if sampler is not None and resolve_schedule(sampler, AUTOMATIC, engine.schedules()).name == sampling.schedule:
+            values["schedule"] = AUTOMATIC
     if second is not None:
         if second.eta == sampling.eta:
             values["hr_eta"] = ""

@@ -159,7 +159,8 @@ class StartPicture:
         """Digests of the batch's pictures, stored, and of the mask of each, none when there are no masks."""
         files, masks = ([Path(str(one)) for one in given or ()] for given in rest[-2:])
         if not 1 <= len(files) <= MAX_PICTURES:
-            raise RequestError(f"A batch has from 1 to {MAX_PICTURES} pictures, and {len(files)} are chosen.")
+            found = f"{len(files)} pictures are chosen" if files else "No pictures are chosen"
+            raise RequestError(f"{found}; a batch has from 1 to {MAX_PICTURES}.")
         pictures = [self._put(file) for file in files]
         if not masks:
             return pictures, []

@@ -66,7 +66,7 @@ async function refresh() {
   say(".ext-why", shown.why_not);
   part(".ext-install").hidden = off;
   const waiting = shown.extensions.filter((one) => one.state.includes("next start")).map((one) => one.name);
-  say(".ext-pending", waiting.length ? `Changes take effect when the program is started again: ${waiting.join(", ")}.` : "");
+  say(".ext-pending", waiting.length ? `Changes take effect when the program is started again (Ctrl+C in its window, then as before): ${waiting.join(", ")}.` : "");
   if (shown.safe_mode) say(".ext-pending", "Safe mode (--no-extensions): none of these is running.");
   part(".ext-list").replaceChildren(...(shown.extensions.length ? shown.extensions.map((one) => card(one, off)) : [empty(off)]));
   drawTrash(off);

@@ -24,8 +24,8 @@ class Unit {
     const { field: name, holds } = field.dataset;
     field.id = `${this.id}_${name}`;
     for (const button of field.querySelectorAll("[type=radio]")) button.name = field.id;
-    if (holds === "picture") this.canvases[name] = canvasIn(field.querySelector(".picture-canvas"), `${field.id}_canvas`);
-    else if (holds === "paint") this.canvases[name] = window.webui.painterIn(field, `${field.id}_canvas`, () => this.scene(), () => keep());
+    if (holds === "picture") this.canvases[name] = canvasIn(field.querySelector(".picture-canvas"), `${field.id}_canvas`, () => this.begin());
+    else if (holds === "paint") this.canvases[name] = window.webui.painterIn(field, `${field.id}_canvas`, () => this.scene(), (painted) => { if (painted) this.begin(); keep(); });
     else write(field, JSON.parse(field.dataset.default));
     const range = field.querySelector("[type=range]"), number = field.querySelector("[type=number]");
     if (!range || !number) return;
@@ -34,6 +34,9 @@ class Unit {
   }
 
   get on() { return this.enable.checked; }
+
+  /** A person chose a picture or painted one: that is meant to be used. */
+  begin() { if (!filling) this.enable.checked = true; }
 
   /** The options as they are on the screen; a mask that was painted since is not among them. */
   options() {
@@ -126,11 +129,11 @@ function frame() {
   return { size: { width: allowed(width), height: allowed(height) }, behind: start ? { src: start.src, fit: by ? "fill" : FITS[mode] || "fill" } : null };
 }
 
-/** A picture canvas inside of this widget: its value, and how to show another one. */
-function canvasIn(node, id) {
+/** A picture canvas inside of this widget: its value, and how to show another one; `begun` hears of a picture chosen. */
+function canvasIn(node, id, begun) {
   let value = null, hear = () => {};
   node.id = id;
-  const own = { get value() { return value; }, set value(next) { value = next; keep(); } };
+  const own = { get value() { return value; }, set value(next) { if (next?.image && next.image !== value?.image) begun(); value = next; keep(); } };
   window.webui.canvasIn(node, () => keep(), own, (name, heard) => { hear = heard; });
   return {
     id,

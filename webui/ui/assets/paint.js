@@ -1,7 +1,7 @@
 // Body of a function (element, id, scene, keep), run for each box of the kind "paint".  What is painted is a raster of
 // SIDE x SIDE, stretched over the picture, until Generate asks for it: then it is stored as a PNG of the proportions of
 // the picture, each pixel of exactly one colour of the palette, and white where nothing is painted.
-// scene() tells what to ask the palette for, and which picture lies behind; keep() hears of every change.
+// scene() tells what to ask the palette for, and which picture lies behind; keep(painted) hears of every change, and whether a person painted or opened something.
 const SIDE = 512, KEPT = 60, ASK_MS = 250, STEP = 1 / 64;
 const part = (name) => element.querySelector(`.paint-${name}`);
 const sheet = part("sheet"), canvas = part("canvas"), plan = part("plan"), box = part("box"), cursor = part("cursor");
@@ -70,7 +70,7 @@ function changed() {
   draw();
   if (!isPainted()) stored = "";
   show();
-  keep();
+  keep(isPainted());
 }
 
 // --- painting: places are from 0 to 1 of the picture's width and height ---------------------------------------------
@@ -457,7 +457,7 @@ async function opened(picked) {
     stored = digest;
     draw();
     show();
-    keep();
+    keep(true);
   } catch (error) {
     if (turn === loading) fail(error.name === "EncodingError" ? "This file is not a picture that the browser can show." : error.message);
   }
